@@ -1,0 +1,1 @@
+"""What the tasks do. One module per noun; only ``world`` changes anything outside this process."""

@@ -1,0 +1,27 @@
+"""Two things that Invoke's parser has no notion of: several words for one task, and both spellings of a task."""
+
+from typing import Any
+
+from invoke.parser.parser import ParseMachine
+
+handle_as_invoke = ParseMachine.handle
+
+
+def handle(machine: Any, token: str) -> None:
+    """Invoke's handling of one word, but ``build_cached`` is ``build-cached`` too, and a task with an argument named
+    ``images`` takes every word that is neither a flag nor a task."""
+    context = machine.context
+    if token.startswith("-") or machine.waiting_for_flag_value:
+        handle_as_invoke(machine, token)
+    elif (dashed := token.replace("_", "-")) in machine.contexts:
+        handle_as_invoke(machine, dashed)
+    elif context is not None and "images" in context.args:
+        context.args["images"].value = token
+    else:
+        handle_as_invoke(machine, token)
+
+
+def accept_words() -> None:
+    """Have Invoke handle words so. Its machine cannot be subclassed (the states are bound to the class), and tasks are
+    parsed after tasks.py has been read, so the one method is replaced."""
+    ParseMachine.handle = handle  # type: ignore[method-assign]

@@ -1,0 +1,184 @@
+"""The Docker environments: a Compose file rendered from a template each, and the commands on it."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pypi_tasks import engine, home, image
+from pypi_tasks.deployment import State
+from pypi_tasks.errors import BadInput, Failed
+from pypi_tasks.image import Image
+from pypi_tasks.settings import ROOT, Settings, fields
+from pypi_tasks.world import World
+
+TEMPLATES = ROOT / "compose"
+SUFFIX = ".yaml.j2"
+RENDERED = ROOT / ".rendered"
+SERVICE = "devpi"
+
+
+def variants(folder: Path = TEMPLATES) -> list[str]:
+    """The environments that have a template: every file but the base."""
+    return sorted(file.name.removesuffix(SUFFIX) for file in folder.glob(f"[!_]*{SUFFIX}") if file.name != f"base{SUFFIX}")
+
+
+def variant(env: str) -> str:
+    """The name itself, if it has a template; BadInput lists those that have."""
+    if env not in variants():
+        raise BadInput(f"{env!r} has no template in compose/.", fix=f"known: {', '.join(variants())}")
+    return env
+
+
+def quoted(value: object) -> str:
+    """A value as YAML, which JSON is part of, with Compose's own ``$`` kept from meaning anything."""
+    return json.dumps(str(value) if isinstance(value, Path) else value).replace("$", "$$")
+
+
+def variables(settings: Settings, env: str) -> dict[str, Any]:
+    """What a template may use: every setting but the passwords, ENV, SECRETS, and the two names of an image."""
+    secret = ("PYPI_PASSWORD", "ROOT_PASSWORD")
+    values = {name: getattr(settings, name.lower()) for name in fields() if name not in secret}
+
+    def published(name: str) -> str:
+        if not settings.registry:
+            raise BadInput(f"REGISTRY is empty; {env} runs images from it.", fix="set REGISTRY in .env")
+        return Image(name, ROOT / name).published(settings.registry, settings.tag)
+
+    def local(name: str) -> str:
+        return Image(name, ROOT / name).local
+
+    return {**values, "ENV": env, "local_image": local, "published_image": published}
+
+
+def render(settings: Settings, env: str, folder: Path = TEMPLATES) -> str:
+    """The Compose file of an environment. A name that is nobody's setting is a BadInput with its template and line."""
+    import jinja2
+
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    templates.filters["yaml"] = quoted
+    try:
+        return templates.get_template(f"{env}{SUFFIX}").render(variables(settings, env))
+    except jinja2.UndefinedError as error:
+        raise BadInput(
+            f"compose/{template_line(error, folder, env)}: {error.message}.", fix="`inv config` lists the settings"
+        ) from None
+    except jinja2.TemplateSyntaxError as error:
+        raise BadInput(f"compose/{error.name} line {error.lineno}: {error.message}") from None
+
+
+def template_line(error: BaseException, folder: Path, env: str) -> str:
+    """Name and line of the template in which an error arose; Jinja puts them into the traceback."""
+    where, frame = f"{env}{SUFFIX}", error.__traceback__
+    while frame:
+        file = Path(frame.tb_frame.f_code.co_filename)
+        if file.parent == folder:
+            where = f"{file.name} line {frame.tb_lineno}"
+        frame = frame.tb_next
+    return where
+
+
+def lint(world: World, settings: Settings) -> None:
+    """Render every variant and have Compose check it, where Compose is there."""
+    has_compose = shutil.which("docker") and world.ask(["docker", "compose", "version"], check=False).returncode == 0
+    # A registry is needed to run stable, not to see whether its template is right.
+    complete = settings if settings.registry else dataclasses.replace(settings, registry="registry.invalid")
+    for env in variants():
+        text = render(complete, env)
+        if has_compose:
+            world.check(["docker", "compose", "--file", "-", "config", "--quiet"], stdin=text)
+        else:
+            world.warn(f"{env} is rendered but not checked: Compose is not there.")
+
+
+class Stack:
+    """A Compose stack. Its data is a bind mount, its secrets are files, its labels carry the project's name."""
+
+    def __init__(self, world: World, settings: Settings, env: str) -> None:
+        self.world, self.settings, self.env = world, settings, env
+        self.file = RENDERED / f"docker-compose-{env}.yaml"
+        self.project = f"{settings.project}-{env}"
+
+    def argv(self, *words: str) -> list[str]:
+        """A Compose command on this stack."""
+        return ["docker", "compose", "--project-name", self.project, "--file", str(self.file), *words]
+
+    def preflight(self) -> None:
+        """Engine, Compose, settings, folder and port, all before the first change."""
+        engine.require(self.world, "engine", "compose", "buildx")
+        render(self.settings, self.env)
+        if not engine.endpoint(self.world).is_here:
+            self.world.warn("the engine is elsewhere: DEVPI_HOME and SECRETS_HOME have to be folders of that machine.")
+            return
+        home.check(self.world, self.settings, self.settings.devpi_uid)
+        if not self.containers(running=True):
+            home.check_port(self.world, self.settings)
+
+    def look(self) -> None:
+        """Make sure that there is an engine to ask what is there."""
+        engine.require(self.world, "engine")
+
+    def containers(self, running: bool = False) -> list[dict[str, Any]]:
+        """The stack's containers as `docker inspect` shows them, found by label: no file is needed."""
+        filters = ["--filter", f"label=com.docker.compose.project={self.project}"]
+        found = self.world.ask(["docker", "ps", "--quiet", *([] if running else ["--all"]), *filters], check=False)
+        if found.returncode != 0 or not (ids := found.stdout.split()):
+            return []
+        inspected: list[dict[str, Any]] = json.loads(self.world.ask(["docker", "inspect", *ids]).stdout)
+        return inspected
+
+    def start(self) -> None:
+        """Render, get the images (built if outdated, or pulled), and have Compose start what changed."""
+        text = render(self.settings, self.env)
+        self.world.write(self.file, text)
+        self.world.make_folder(self.settings.devpi_home, owner=(self.settings.devpi_uid, self.settings.devpi_gid))
+        self.get_images(text)
+        self.world.run(self.argv("up", "--detach", "--remove-orphans"), fix="inv doctor")
+
+    def get_images(self, text: str) -> None:
+        """Build the images that the file names by their local name; pull when it names others."""
+        local = [one for one in image.known() if f'"{one.local}"' in text]
+        if not local:
+            self.world.run(self.argv("pull"), fix="check REGISTRY and TAG; `inv push` puts the image there")
+        stale = image.outdated(self.world, self.settings, local)
+        if stale:
+            image.lint(self.world, stale)
+            image.build(self.world, self.settings, stale)
+
+    def provision(self, wish: str) -> str:
+        """Run provision.py in the container."""
+        return self.world.feed(self.argv("exec", "-T", SERVICE, "python", "/opt/pypi_server/provision.py"), wish)
+
+    def state(self) -> State:
+        """The server's container: Docker's health where it runs, its status where it does not."""
+        for container in self.containers():
+            if container["Config"]["Labels"].get("com.docker.compose.service") == SERVICE:
+                status = container["State"]["Status"]
+                health = container["State"].get("Health", {}).get("Status", status)
+                name, made_of = container["Name"].lstrip("/"), container["Config"]["Image"]
+                return State(health if status == "running" else status, f"container {name}", made_of)
+        return State("stopped")
+
+    def stop(self) -> None:
+        """Take the containers and the network away; data, images and secrets stay."""
+        engine.require(self.world, "engine", "compose")
+        self.world.run(["docker", "compose", "--project-name", self.project, "down", "--remove-orphans"])
+
+    def logs(self, follow: bool = False, lines: int = 100) -> None:
+        """The log of every container of the stack."""
+        engine.require(self.world, "engine", "compose")
+        if not self.containers():
+            raise Failed(f"{self.env} has no containers.", fix=f"inv up --env {self.env}")
+        command = ["docker", "compose", "--project-name", self.project, "logs", "--tail", str(lines)]
+        self.world.stream([*command, *(["--follow"] if follow else [])])
+
+    def last_words(self) -> str:
+        """The last twenty lines of the server's log."""
+        shown = self.world.ask(self.argv("logs", "--no-log-prefix", "--tail", "20", SERVICE), check=False)
+        return shown.stdout + shown.stderr
+
+

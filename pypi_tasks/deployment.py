@@ -1,0 +1,129 @@
+"""What every environment has in common: come up, be provisioned, go down, say how it is."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pypi_tasks.errors import BadInput, Failed
+from pypi_tasks.secret import settle
+from pypi_tasks.settings import Settings
+from pypi_tasks.world import World
+
+
+@dataclass(frozen=True)
+class State:
+    """How a server is: ``health`` is healthy, starting, unhealthy, or stopped; ``detail`` names its process or container."""
+
+    health: str
+    detail: str = ""
+    image: str = ""
+
+
+class Deployment(Protocol):
+    """One environment: a Compose stack or the native server."""
+
+    env: str
+
+    def preflight(self) -> None:
+        """Refuse what cannot work, before anything is changed."""
+
+    def look(self) -> None:
+        """Refuse when what is there cannot be seen."""
+
+    def start(self) -> None:
+        """Bring the server up, or leave it as it is when nothing changed."""
+
+    def provision(self, wish: str) -> str:
+        """Run provision.py where the server is, with ``wish`` as its input; returns its output."""
+
+    def state(self) -> State:
+        """How the server is now."""
+
+    def stop(self) -> None:
+        """Take the server down; the data stays."""
+
+    def logs(self, follow: bool = False, lines: int = 100) -> None:
+        """Show the server's log."""
+
+    def last_words(self) -> str:
+        """The end of the server's log, for an error message."""
+
+
+def wish(settings: Settings) -> dict[str, Any]:
+    """What provision.py is to bring about. Of an index that is there only the options that somebody set are enforced."""
+    options = {
+        "bases": list(settings.devpi_bases),
+        "volatile": settings.devpi_volatile,
+        "mirror_whitelist": list(settings.devpi_mirror_whitelist),
+    }
+    enforce = [name for name in options if settings.given(f"DEVPI_{name.upper()}")]
+    return {"user": settings.devpi_user, "index": settings.devpi_index, "options": options, "enforce": enforce}
+
+
+def summary(settings: Settings, env: str) -> str:
+    """What a user needs next: the addresses, the lines for the clients, and where the passwords are."""
+    base = settings.outside_url.rstrip("/") or settings.url
+    index = f"{base}/{settings.index}"
+    password = settings.secrets_home / "user_password"
+    return f"""
+The index is up ({env}).
+  web page   {base}
+  install    pip install --index-url {index}/+simple/ PACKAGE
+             uv pip install --index-url {index}/+simple/ PACKAGE
+  upload     TWINE_PASSWORD="$(cat {password})" twine upload --repository-url {index}/ -u {settings.devpi_user} dist/*
+  passwords  {password} ({settings.devpi_user}), {settings.secrets_home / "root_password"} (root)
+Next: inv smoke --env {env}"""
+
+
+def warn_of_confusion(world: World, settings: Settings) -> None:
+    """Say aloud what a wide-open white list means."""
+    if "*" in settings.devpi_mirror_whitelist:
+        world.warn(
+            "DEVPI_MIRROR_WHITELIST=* merges every private project with PyPI's project of the same name: whoever "
+            "registers that name on PyPI with a higher version is installed instead (dependency confusion)."
+        )
+
+
+def up(world: World, settings: Settings, server: Deployment, timeout: float) -> None:
+    """Bring an environment up: look before, secrets, start, health, users and index, what to do next."""
+    server.preflight()
+    warn_of_confusion(world, settings)
+    settle(world, settings)
+    server.start()
+    await_health(world, server, timeout)
+    for line in server.provision(json.dumps(wish(settings))).splitlines():
+        world.say(f"  {line}")
+    world.say(summary(settings, server.env))
+
+
+def await_health(world: World, server: Deployment, timeout: float) -> None:
+    """Wait until the server is healthy; its last words otherwise."""
+    seen = State("starting")
+
+    def settled() -> bool:
+        nonlocal seen
+        seen = server.state()
+        return seen.health not in ("starting", "unhealthy")
+
+    in_time = world.wait(f"{server.env} to be healthy", settled, timeout)
+    if world.dry or seen.health == "healthy":
+        return
+    said = f"; the end of its log:\n{server.last_words().rstrip()}"
+    if not in_time:
+        raise Failed(f"the server is not healthy after {timeout:.0f} s ({seen.health}){said}", fix="a longer --timeout")
+    raise Failed(f"the server did not stay up ({seen.health}){said}", fix="see above, then `inv up` again")
+
+
+Factory = Callable[[World, Settings, str], Deployment]
+
+
+def choose(world: World, settings: Settings, env: str | None) -> Deployment:
+    """The environment by its name, or PYPI_ENV; BadInput lists the known ones."""
+    from pypi_tasks import compose, native
+
+    name = env or settings.pypi_env
+    factories: dict[str, Factory] = {**dict.fromkeys(compose.variants(), compose.Stack), "local": native.Server}
+    if name not in factories:
+        raise BadInput(f"{name!r} is not an environment.", fix=f"known environments: {', '.join(sorted(factories))}")
+    return factories[name](world, settings, name)

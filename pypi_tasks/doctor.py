@@ -1,0 +1,99 @@
+"""Is this machine fit for the job? Every check with what it found and how to mend it."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pypi_tasks import engine, home
+from pypi_tasks.deployment import choose
+from pypi_tasks.errors import NotReady, UserError
+from pypi_tasks.settings import Settings
+from pypi_tasks.world import World, table
+
+PYTHON_MINIMUM = (3, 11)
+DISK_MINIMUM = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check; ``optional`` ones are no failure, since the native mode does without."""
+
+    check: str
+    good: bool
+    found: str
+    fix: str = ""
+    optional: bool = False
+
+
+def part(world: World, name: str) -> Finding:
+    """Version of the engine or a plugin against its minimum."""
+    label = f"Docker {name} >= {engine.MINIMUMS[name]}"
+    try:
+        return Finding(label, True, engine.version(world, name), optional=True)
+    except NotReady as error:
+        what, _, fix = str(error.message).partition("\n  Fix: ")
+        return Finding(label, False, what.removeprefix("Error: "), fix, optional=True)
+
+
+def python(_: World, __: Settings) -> Finding:
+    """The Python that runs the tasks."""
+    good = sys.version_info >= PYTHON_MINIMUM
+    return Finding("Python >= 3.11", good, sys.version.split()[0], "install Python 3.11 or later, remove .venv")
+
+
+def port(world: World, settings: Settings) -> Finding:
+    """The published port: free, or held by our own server."""
+    where = f"{settings.devpi_bind}:{settings.devpi_port}"
+    why = home.port_problem(settings.devpi_bind, settings.devpi_port)
+    if not why:
+        return Finding("port", True, f"{where} is free")
+    for env in ("local", "dev", "stable"):
+        state = choose(world, settings, env).state()
+        if state.health != "stopped":
+            return Finding("port", True, f"{where} is held by our own {env}, {state.detail}")
+    return Finding("port", False, f"{where}: {why}", "set another DEVPI_PORT, or stop what has it")
+
+
+def disk(_: World, settings: Settings) -> Finding:
+    """Room for packages."""
+    free = shutil.disk_usage(home.nearest(settings.devpi_home)).free
+    return Finding("disk", free > DISK_MINIMUM, f"{free / 1e9:.1f} GB free at DEVPI_HOME", "make room: at least 1 GB")
+
+
+def folder(_: World, settings: Settings) -> Finding:
+    """DEVPI_HOME for the container's user, or for this one where there is no engine."""
+    uid = settings.devpi_uid if shutil.which("docker") else os.getuid()
+    error = home.problem(settings.devpi_home, uid, settings.devpi_gid)
+    what, _, fix = str(error.message if error else "").partition("\n  Fix: ")
+    return Finding("DEVPI_HOME", error is None, what.removeprefix("Error: ") or str(settings.devpi_home), fix)
+
+
+def secrets(_: World, settings: Settings) -> Finding:
+    """Nobody else may read the secrets."""
+    files = list(settings.secrets_home.glob("*")) if settings.secrets_home.is_dir() else []
+    open_ones = [file.name for file in files if file.stat().st_mode & 0o077]
+    found = f"readable by others: {', '.join(open_ones)}" if open_ones else f"{len(files)} files in {settings.secrets_home}"
+    return Finding("secrets", not open_ones, found, f"chmod 600 {settings.secrets_home}/*")
+
+
+def examine(world: World, settings: Settings) -> list[Finding]:
+    """All checks. That the settings are right is shown by their having been loaded."""
+    checks: list[Callable[[World, Settings], Finding]] = [python, disk, folder, port, secrets]
+    parts = [part(world, name) for name in engine.MINIMUMS]
+    given = sum(origin != "default" for origin in settings.origins.values())
+    return [Finding("settings", True, f"all good, {given} set"), *parts, *(check(world, settings) for check in checks)]
+
+
+def report(world: World, settings: Settings) -> None:
+    """Print the findings; fail where one stands in the way of every environment."""
+    findings = examine(world, settings)
+    mark = {(True, True): "ok", (True, False): "ok", (False, True): "no", (False, False): "BAD"}
+    rows = [[mark[f.good, f.optional], f.check, f.found, "" if f.good else f.fix] for f in findings]
+    table("", ["", "check", "found", "fix"], rows)
+    bad = [finding.check for finding in findings if not finding.good and not finding.optional]
+    if bad:
+        raise UserError(f"not ready: {', '.join(bad)}.", fix="the last column above")
+    if not all(finding.good for finding in findings):
+        world.say("Ready for `inv up --env local`; the Docker environments need what is marked no.")

@@ -1,0 +1,145 @@
+"""What of this project lies around on the engine and on disk, and its removal: by label only, and after asking."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pypi_tasks import image, native
+from pypi_tasks.deployment import Deployment
+from pypi_tasks.errors import BadInput
+from pypi_tasks.settings import Settings
+from pypi_tasks.world import World, size, table
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to remove: the command that does it, or the path; bytes that it frees, as far as they are known."""
+
+    kind: str
+    name: str
+    bytes: int
+    argv: tuple[str, ...] = ()
+    path: Path | None = None
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    """The objects that Docker prints, one a line."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def stack_items(world: World, project: str) -> list[Item]:
+    """Containers and networks of one Compose project."""
+    label = f"label=com.docker.compose.project={project}"
+    containers = world.ask(["docker", "ps", "--all", "--size", "--filter", label, "--format", "json"]).stdout
+    networks = world.ask(["docker", "network", "ls", "--filter", label, "--format", "json"]).stdout
+    return [
+        *(
+            Item("container", one["Names"], 0, ("docker", "rm", "--force", "--volumes", one["ID"]))
+            for one in json_lines(containers)
+        ),
+        *(Item("network", one["Name"], 0, ("docker", "network", "rm", one["ID"])) for one in json_lines(networks)),
+    ]
+
+
+def image_items(world: World, settings: Settings, leaving: Iterable[str]) -> list[Item]:
+    """The project's images, every tag of them, but the ones that a container outside ``leaving`` (names) needs."""
+    label = f"label={image.PROJECT_LABEL}={settings.project}"
+    ids = sorted(set(world.ask(["docker", "images", "--all", "--quiet", "--no-trunc", "--filter", label]).stdout.split()))
+    if not ids:
+        return []
+    all_containers = world.ask(["docker", "ps", "--all", "--quiet", "--no-trunc"]).stdout.split()
+    used = set()
+    if all_containers:
+        for container in json.loads(world.ask(["docker", "inspect", *all_containers]).stdout):
+            if container["Name"].lstrip("/") not in leaving:
+                used.add(container["Image"])
+    found = json.loads(world.ask(["docker", "image", "inspect", *ids]).stdout)
+    return [
+        Item("image", ", ".join(one["RepoTags"]) or one["Id"][7:19], one["Size"], ("docker", "rmi", "--force", one["Id"]))
+        for one in found
+        if one["Id"] not in used
+    ]
+
+
+def instructions(dockerfile: str) -> list[str]:
+    """The shell commands of a Dockerfile's RUN instructions, as BuildKit describes the cache record of each."""
+    joined = re.sub(r"\\\n", "", re.sub(r"^#.*\n", "", dockerfile, flags=re.MULTILINE))
+    found = re.findall(r"^RUN\s+((?:--\S+\s+)*)(.*)$", joined, re.MULTILINE)
+    return [" ".join(command.split()) for _, command in found]
+
+
+def is_ours(description: str, one: image.Image, commands: Iterable[str]) -> bool:
+    """Whether a cache record came from an image's Dockerfile: by its stages, which carry its name, or its commands.
+
+    Build cache has no labels, so a record is told by what BuildKit writes into its description.
+    """
+    plain = " ".join(description.split())
+    return plain.startswith((f"[{one.name} ", f"[{one.name}-")) or any(plain.endswith(f"/bin/sh -c {text}") for text in commands)
+
+
+def cache_items(world: World) -> list[Item]:
+    """The build cache of the project's images."""
+    records = world.ask(["docker", "buildx", "du", "--format", "json"], check=False).stdout
+    items = []
+    for one in image.known():
+        commands = instructions((one.folder / "Dockerfile").read_text(encoding="utf-8"))
+        for record in json_lines(records):
+            if is_ours(record.get("Description", ""), one, commands):
+                argv = ("docker", "builder", "prune", "--all", "--force", "--filter", f"id={record['ID']}")
+                text = " ".join(record["Description"].split())
+                items.append(Item("build cache", text[:60], size(record.get("Size", "0B")), argv))
+    return items
+
+
+def native_items(settings: Settings) -> list[Item]:
+    """The native server's environments and its log."""
+    paths = [*native.ENVIRONMENTS.glob("devpi-*"), settings.devpi_home / "devpi.log", settings.devpi_home / "devpi.settings"]
+    return [Item("file", str(path), disk_use(path), path=path) for path in paths if path.exists()]
+
+
+def disk_use(path: Path) -> int:
+    """Bytes below a path."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.lstat().st_size for file in files if file.is_file() and not file.is_symlink())
+
+
+def human(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def find(world: World, settings: Settings, env: str) -> list[Item]:
+    """All that may go, in the order in which it has to."""
+    if env == "local":
+        return native_items(settings)
+    stack = stack_items(world, f"{settings.project}-{env}")
+    leaving = [item.name for item in stack if item.kind == "container"]
+    return [*stack, *image_items(world, settings, leaving), *cache_items(world)]
+
+
+def collect(world: World, settings: Settings, server: Deployment, yes: bool, data: bool) -> None:
+    """Show, ask, remove. Package data goes only with ``data`` and when the index's name is typed."""
+    server.look()
+    items = find(world, settings, server.env)
+    if data and settings.devpi_home.exists():
+        items.append(Item("PACKAGE DATA", str(settings.devpi_home), disk_use(settings.devpi_home), path=settings.devpi_home))
+    if not items:
+        world.say(f"{server.env}: nothing to remove")
+        return
+    table("", ["kind", "name", "size"], [[item.kind, item.name, human(item.bytes)] for item in items])
+    world.say(f"{len(items)} to remove, {human(sum(item.bytes for item in items))}. Package data {'GOES' if data else 'stays'}.")
+    if not yes and not world.confirm("Remove all this? [y/N]", "y"):
+        raise BadInput("not confirmed, so nothing was removed.", fix="type y, or give --yes")
+    if data and not world.confirm(f"Type the index's name, {settings.index}, to remove its packages for good:", settings.index):
+        raise BadInput("the index's name was not typed, so nothing was removed.")
+    if server.env == "local":
+        server.stop()
+    for item in items:
+        world.remove(item.path) if item.path else world.sweep(item.argv)

@@ -1,0 +1,139 @@
+"""The environment ``local``: devpi-server as a background process, no Docker, the same data, secrets and versions."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from pypi_tasks import home
+from pypi_tasks.deployment import State
+from pypi_tasks.errors import Failed
+from pypi_tasks.settings import ROOT, Settings
+from pypi_tasks.world import World, answers
+
+CONTEXT = ROOT / "pypi_server"
+ENVIRONMENTS = ROOT / ".venvs"
+INSTALL_FIX = "behind a TLS proxy set PIP_CERT (uv: SSL_CERT_FILE); behind a mirror PIP_INDEX_URL (uv: UV_INDEX_URL)"
+
+
+class Server:
+    """The native server. Its environment is made of the image's lock file; pid and log file are in DEVPI_HOME."""
+
+    def __init__(self, world: World, settings: Settings, env: str = "local") -> None:
+        self.world, self.settings, self.env = world, settings, env
+        self.process: subprocess.Popen[bytes] | None = None
+        self.lock = CONTEXT / "requirements.txt"
+        self.venv = ENVIRONMENTS / f"devpi-{hashlib.sha256(self.lock.read_bytes()).hexdigest()[:12]}"
+        self.stamp = self.venv / "complete"
+        self.python = self.venv / "bin" / "python"
+        self.pid_file = settings.devpi_home / "devpi.pid"
+        self.running_settings = settings.devpi_home / "devpi.settings"
+        self.log = settings.devpi_home / "devpi.log"
+
+    def preflight(self) -> None:
+        """The folder must be ours to write, and the port free unless our own server has it."""
+        home.check(self.world, self.settings, os.getuid())
+        if not self.pid():
+            home.check_port(self.world, self.settings)
+
+    def look(self) -> None:
+        """What is there can always be seen: it is files."""
+
+    def pid(self) -> int | None:
+        """The running server's process id: the server holds a lock on its pid file for as long as it lives."""
+        try:
+            with self.pid_file.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    text = file.read().strip()
+                    return int(text) if text.isdigit() else None
+        except OSError:
+            return None
+        return None
+
+    def variables(self) -> dict[str, str]:
+        """The variables by which the settings reach devpi-server and the scripts beside it."""
+        mine = {
+            "DEVPI_HOME": str(self.settings.devpi_home),
+            "DEVPI_SECRETS": str(self.settings.secrets_home),
+            "DEVPISERVER_HOST": self.settings.devpi_bind,
+            "DEVPISERVER_PORT": str(self.settings.devpi_port),
+            "DEVPISERVER_OUTSIDE_URL": self.settings.outside_url,
+        }
+        if self.settings.ca_bundle:
+            mine["REQUESTS_CA_BUNDLE"] = str(self.settings.ca_bundle)
+        return mine
+
+    def environment(self) -> dict[str, str]:
+        """This process's environment with ``variables``, and without what is none of the server's business."""
+        # The passwords are in files; a server has no use for them, or for our own settings, in its environment.
+        hidden = ("DEVPI_", "DEVPISERVER_", "PYPI_PASSWORD", "ROOT_PASSWORD")
+        return {name: value for name, value in os.environ.items() if not name.startswith(hidden)} | self.variables()
+
+    def install(self) -> None:
+        """Make the server's environment. The stamp is written last, so that a half-made one is made anew."""
+        if self.stamp.exists():
+            return
+        self.world.remove(self.venv)
+        self.world.make_folder(self.venv.parent)
+        if uv := shutil.which("uv"):
+            self.world.run([uv, "venv", "--quiet", "--python", sys.executable, str(self.venv)])
+            installer = [uv, "pip", "install", "--python", str(self.python)]
+        else:
+            self.world.run([sys.executable, "-m", "venv", str(self.venv)])
+            installer = [str(self.python), "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off"]
+        self.world.run([*installer, "--quiet", "--require-hashes", "--requirement", str(self.lock)], fix=INSTALL_FIX)
+        self.world.write(self.stamp, "complete\n")
+
+    def start(self) -> None:
+        """Install and start; a server that runs with these very settings is left alone."""
+        self.install()
+        self.world.make_folder(self.settings.devpi_home)
+        if self.pid():
+            if self.running_settings.exists() and self.running_settings.read_text() == self.digest():
+                return
+            self.stop()
+        script = [str(self.python), str(CONTEXT / "entrypoint.py")]
+        server = [str(self.python), str(self.venv / "bin" / "devpi-server"), "-c", str(CONTEXT / "config.yml")]
+        self.world.write(self.running_settings, self.digest())
+        self.process = self.world.spawn([*script, *server], self.environment(), self.log)
+
+    def digest(self) -> str:
+        """What decides whether a running server has to be restarted: its variables, versions and scripts."""
+        parts = [repr(sorted(self.variables().items())), self.venv.name]
+        parts += [file.read_text() for file in (CONTEXT / "config.yml", CONTEXT / "entrypoint.py")]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest() + "\n"
+
+    def provision(self, wish: str) -> str:
+        """Run provision.py by the server's own Python."""
+        return self.world.feed([str(self.python), str(CONTEXT / "provision.py")], wish, self.environment())
+
+    def state(self) -> State:
+        """Healthy once ``/+api`` answers; starting while the process lives without answering."""
+        pid = self.pid()
+        if pid is None:
+            coming = self.process is not None and self.process.poll() is None
+            return State("starting" if coming else "stopped")
+        return State("healthy" if answers(f"{self.settings.url}/+api") else "starting", f"process {pid}")
+
+    def stop(self) -> None:
+        """End the process, within five seconds or by force."""
+        if pid := self.pid():
+            self.world.stop(pid, lambda: self.pid() is None, timeout=5)
+        else:
+            self.world.say("local: not running")
+
+    def logs(self, follow: bool = False, lines: int = 100) -> None:
+        """The log file's end, as it grows with ``follow``."""
+        if not self.log.exists():
+            raise Failed(f"there is no log yet: {self.log}", fix="inv up --env local")
+        self.world.stream(["tail", "-n", str(lines), *(["-f"] if follow else []), str(self.log)])
+
+    def last_words(self) -> str:
+        """The last twenty lines of the log."""
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-20:])

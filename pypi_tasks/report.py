@@ -1,0 +1,37 @@
+"""What is there to be shown: the settings and their sources, the environments and their health, the tasks by purpose."""
+
+from pypi_tasks import compose
+from pypi_tasks.deployment import choose
+from pypi_tasks.errors import UserError
+from pypi_tasks.settings import Settings, fields
+from pypi_tasks.world import World, answers, table
+
+
+def shown(value: object) -> str:
+    """A setting's value for people; a secret shows as redacted by itself."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+
+
+def config(settings: Settings) -> None:
+    """The effective settings, each with where it came from."""
+    rows = [
+        [name, shown(getattr(settings, field.name)), settings.origins[name], field.metadata["help"]]
+        for name, field in fields().items()
+    ]
+    table("", ["setting", "value", "from", "meaning"], rows)
+
+
+def status(world: World, settings: Settings) -> None:
+    """Every environment with its health; then whether the address that clients use answers."""
+    rows = []
+    for env in ["local", *compose.variants()]:
+        try:
+            state = choose(world, settings, env).state()
+            rows.append([env, state.health, state.detail, state.image])
+        except UserError as error:
+            rows.append([env, "unknown", str(error.message).splitlines()[0], ""])
+    table("", ["environment", "health", "where", "image"], rows)
+    good = answers(f"{settings.url}/{settings.index}/+api")
+    world.say(f"{settings.url}/{settings.index}/ {'answers' if good else 'does not answer'}")

@@ -1,0 +1,49 @@
+"""Secrets: a type that does not print itself, and the files that hold them."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pypi_tasks.settings import Settings
+from pypi_tasks.world import World
+
+
+@dataclass(frozen=True)
+class SecretFile:
+    """One secret of the stack: its file in SECRETS_HOME, and the value that a setting gives it, if any."""
+
+    path: Path
+    given: str = ""
+
+
+def files(settings: Settings) -> list[SecretFile]:
+    """The three secrets that every stack has."""
+    return [
+        SecretFile(settings.secrets_home / "root_password", settings.root_password.reveal()),
+        SecretFile(settings.secrets_home / "user_password", settings.pypi_password.reveal()),
+        SecretFile(settings.secrets_home / "server_secret"),
+    ]
+
+
+def missing_or_changed(settings: Settings) -> Iterator[tuple[SecretFile, str]]:
+    """The files that have to be written, with what goes in; a given value wins over a stored one."""
+    for file in files(settings):
+        stored = file.path.read_text(encoding="utf-8").strip() if file.path.exists() else ""
+        if not stored or (file.given and file.given != stored):
+            yield file, file.given or secrets.token_urlsafe(32)
+
+
+def settle(world: World, settings: Settings) -> None:
+    """Have every secret in a file of mode 0600 that the server's user can read.
+
+    A stored password that a setting replaces is kept beside it, as NAME.previous.
+    """
+    world.make_folder(settings.secrets_home, mode=0o700)
+    for file, value in missing_or_changed(settings):
+        if file.path.exists():
+            previous = file.path.with_suffix(".previous")
+            world.write(previous, file.path.read_text(encoding="utf-8"), mode=0o600, secret=True)
+        world.write(file.path, value + "\n", mode=0o600, secret=True)
+    for file in files(settings):
+        world.own(file.path, settings.devpi_uid, settings.devpi_gid)

@@ -1,0 +1,244 @@
+"""The settings: their names, defaults, meaning and checks, from ``.env`` and the environment.
+
+A new setting is one line in ``Settings``, one in ``.env.example`` and one in the README's table; a test compares them.
+"""
+
+import dataclasses
+import difflib
+import io
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pypi_tasks.errors import BadInput
+
+Value = TypeVar("Value")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Secret:
+    """A password: never printed, compared or logged by accident."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The password itself, for the one place that writes it to its file."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "[redacted]" if self._value else ""
+
+
+def setting(default: str, check: Callable[[str], Value], help: str) -> Value:
+    """A field of ``Settings``: ``check`` makes the value of the text or raises ValueError("what is expected")."""
+    made: Value = dataclasses.field(metadata={"default": default, "check": check, "help": help})
+    return made
+
+
+def matching(pattern: str, expected: str) -> Callable[[str], str]:
+    """A check that the whole text matches ``pattern``."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(expected)
+        return text
+
+    return check
+
+
+def number(low: int, high: int, expected: str) -> Callable[[str], int]:
+    """A check for a whole number between ``low`` and ``high``."""
+
+    def check(text: str) -> int:
+        if not re.fullmatch(r"\d{1,10}", text) or not low <= int(text) <= high:
+            raise ValueError(f"{expected}, {low} to {high}")
+        return int(text)
+
+    return check
+
+
+def yes_or_no(text: str) -> bool:
+    """true or false, as devpi and Compose spell them, and the usual others."""
+    answer = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+    if text.lower() not in answer:
+        raise ValueError("true or false")
+    return answer[text.lower()]
+
+
+def words(pattern: str, expected: str) -> Callable[[str], tuple[str, ...]]:
+    """A check for a list, separated by commas or blanks; may be empty."""
+
+    def check(text: str) -> tuple[str, ...]:
+        found = tuple(re.split(r"[,\s]+", text.strip(", "))) if text.strip(", ") else ()
+        if not all(re.fullmatch(pattern, word) for word in found):
+            raise ValueError(expected)
+        return found
+
+    return check
+
+
+def path(text: str) -> Path:
+    """A path; a relative one starts at the repository."""
+    return (ROOT / Path(text).expanduser()).absolute()
+
+
+def certificates(text: str) -> Path | None:
+    """The path of a readable file with certificates in PEM form; empty for none."""
+    if not text:
+        return None
+    found = path(text)
+    try:
+        content = found.read_bytes()
+    except OSError as error:
+        raise ValueError(f"a readable file of certificates, but {error.strerror or error}") from None
+    if b"-----BEGIN CERTIFICATE-----" not in content:
+        raise ValueError("a file of certificates in PEM form, but there is none in it")
+    return found
+
+
+def user_id(own: Callable[[], int]) -> Callable[[str], int]:
+    """A check for a uid or gid; empty means whoever runs this, and 1000 for root, as whom no server runs."""
+    checked = number(1, 2**31 - 1, "a number of a user or group other than root")
+    return lambda text: checked(text) if text else own() or 1000
+
+
+NAME = r"[a-z0-9][a-z0-9._-]*"
+INDEX = r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+"
+HOST = r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?"
+TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings, checked. Made by ``load``; nothing else reads the environment."""
+
+    registry: str = setting(
+        "", matching(rf"(({HOST})(/{NAME})*)?", "host[:port][/path], lower case, no scheme"), "registry of push and stable"
+    )
+    tag: str = setting(
+        "latest", matching(rf"{TAG}|sha256:[0-9a-f]{{64}}", "a tag, or a digest sha256:..."), "what stable runs"
+    )
+    project: str = setting("pypi", matching(r"[a-z0-9][a-z0-9_-]*", "lower case letters, digits, - and _"), "name on the labels")
+    pypi_env: str = setting("dev", matching(r"[a-z0-9][a-z0-9-]*", "the name of an environment"), "environment without --env")
+    devpi_port: int = setting("3141", number(1, 65535, "a port number"), "port that clients use")
+    devpi_bind: str = setting(
+        "127.0.0.1", matching(r"[0-9.]{7,15}|[0-9a-f:]*:[0-9a-f:]*", "an IP address of this host, 0.0.0.0 for all"), "address"
+    )
+    devpi_home: Path = setting("./devpi", path, "folder of the package data")
+    devpi_user: str = setting("pypi", matching(r"[A-Za-z0-9._-]+", "a user name of letters, digits, . _ -"), "owner of the index")
+    devpi_index: str = setting("stable", matching(r"[A-Za-z0-9._-]+", "an index name of letters, digits, . _ -"), "the index")
+    devpi_bases: tuple[str, ...] = setting("root/pypi", words(INDEX, "indexes as user/index, comma-separated"), "inherits from")
+    devpi_volatile: bool = setting("false", yes_or_no, "whether a release may be replaced")
+    devpi_mirror_whitelist: tuple[str, ...] = setting(
+        "", words(r"\*|[A-Za-z0-9._-]+", "project names, comma-separated, or *"), "private names to merge with PyPI's"
+    )
+    devpi_memory: str = setting("1g", matching(r"\d+[bkmg]", "a size such as 512m or 1g"), "memory limit of the container")
+    devpi_uid: int = setting("", user_id(os.getuid), "user that the container runs as")
+    devpi_gid: int = setting("", user_id(os.getgid), "group that the container runs as")
+    outside_url: str = setting(
+        "", matching(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "http(s)://host[:port][/path]"), "URL that clients use, if not the port's"
+    )
+    python_image: str = setting(
+        "python:3.13-slim-trixie", matching(r"[^\s-][^\s]*", "an image reference"), "base image, by tag or digest"
+    )
+    source_url: str = setting("", matching(r"\S*", "a URL"), "where the source is, for the image's labels")
+    ca_bundle: Path | None = setting("", certificates, "certificates to trust, behind a TLS proxy")
+    secrets_home: Path = setting("./.secrets", path, "folder of the secrets")
+    pypi_password: Secret = setting("", Secret, "password of DEVPI_USER, if not generated")
+    root_password: Secret = setting("", Secret, "password of devpi's root, if not generated")
+    origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def index(self) -> str:
+        """The private index, as devpi names it: user/index."""
+        return f"{self.devpi_user}/{self.devpi_index}"
+
+    @property
+    def url(self) -> str:
+        """Where the server is reached from this host, without a slash at the end."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.devpi_bind, self.devpi_bind)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.devpi_port}"
+
+    def given(self, name: str) -> bool:
+        """Whether somebody set it, in ``.env`` or the environment."""
+        return self.origins.get(name, "default") != "default"
+
+
+def fields() -> dict[str, "dataclasses.Field[Any]"]:
+    """The settings by the names that users write, in the order of ``.env.example``."""
+    return {field.name.upper(): field for field in dataclasses.fields(Settings) if "check" in field.metadata}
+
+
+def decode(content: bytes, name: str) -> str:
+    """The text of an ``.env`` file, which must be UTF-8; Windows line ends are fine."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadInput(
+            f"{name} line {line}: byte 0x{content[error.start]:02x} is not UTF-8.", fix="save the file as UTF-8"
+        ) from None
+
+
+def parse(text: str, name: str, environ: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
+    """Names, values and line numbers of an ``.env`` text, ``${OTHER}`` filled in; an undefined one is an error."""
+    from dotenv.parser import parse_stream
+    from dotenv.variables import Variable, parse_variables
+
+    seen: dict[str, str | None] = dict(environ)
+    for binding in parse_stream(io.StringIO(text, newline="")):
+        original = binding.original.string
+        line = binding.original.line + original[: len(original) - len(original.lstrip())].count("\n")
+        if binding.error or (binding.key and binding.value is None):
+            raise BadInput(f"{name} line {line}: expected NAME=value, found {original.strip()!r}.")
+        if binding.key is None or binding.value is None:
+            continue
+        for atom in parse_variables(binding.value):
+            if isinstance(atom, Variable) and atom.default is None and atom.name not in seen:
+                raise BadInput(
+                    f"{name} line {line}: {binding.key} uses ${{{atom.name}}}, which is not defined.",
+                    fix=f"define {atom.name} above it, or give a default: ${{{atom.name}:-...}}",
+                )
+        value = "".join(atom.resolve(seen) for atom in parse_variables(binding.value))
+        if binding.key not in environ:
+            seen[binding.key] = value
+        yield binding.key, value, line
+
+
+def refuse_unknown(name: str, where: str, strict: bool) -> None:
+    """Refuse a name that is nobody's setting: any DEVPI_ name, and in ``.env`` whatever looks like a slip."""
+    known = fields()
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    if name.startswith("DEVPI_") or (strict and near):
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise BadInput(f"{where}: {name} is not a setting.", fix=f"{meant}`inv config` lists them all")
+
+
+def load(file: Path = ROOT / ".env", environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the environment, over the file, over the defaults. An empty value means the default.
+
+    Raises BadInput naming the variable, its value, what is expected and the line.
+    """
+    raw = {name: (field.metadata["default"], "default") for name, field in fields().items()}
+    if file.exists():
+        for name, value, line in parse(decode(file.read_bytes(), file.name), file.name, environ):
+            refuse_unknown(name, f"{file.name} line {line}", strict=True)
+            if value:
+                raw[name] = (value, f"{file.name} line {line}")
+    for name, value in environ.items():
+        refuse_unknown(name, "environment", strict=False)
+        if name in raw and value:
+            raw[name] = (value, "environment")
+    values = {}
+    for name, field in fields().items():
+        text, origin = raw[name]
+        try:
+            values[field.name] = field.metadata["check"](text)
+        except ValueError as error:
+            raise BadInput(f"{origin}: {name}={text!r}: expected {error}.") from None
+    return Settings(**values, origins={name: raw[name][1] for name in fields()})

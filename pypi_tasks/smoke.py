@@ -1,0 +1,110 @@
+"""The smoke test: a tiny wheel goes up, comes down by pip, and is removed again."""
+
+import base64
+import hashlib
+import io
+import os
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+from pypi_tasks.errors import Failed
+from pypi_tasks.settings import Settings
+from pypi_tasks.world import World
+
+NAME = "pypi-tasks-smoke"
+MODULE = "pypi_tasks_smoke"
+
+
+def wheel(version: str) -> tuple[str, bytes]:
+    """File name and content of a wheel with one module (PEP 427)."""
+    info = f"{MODULE}-{version}.dist-info"
+    files = {
+        f"{MODULE}.py": f"VERSION = {version!r}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {version}\nSummary: smoke test\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: pypi-tasks\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = []
+    for name, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record.append(f"{name},sha256={digest},{len(text.encode())}\n")
+    files[f"{info}/RECORD"] = "".join(record) + f"{info}/RECORD,,\n"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return f"{MODULE}-{version}-py3-none-any.whl", buffer.getvalue()
+
+
+def clean_environment(environ: dict[str, str]) -> dict[str, str]:
+    """The environment without what would let pip look anywhere but at the index."""
+    kept = {name: value for name, value in environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    return kept | {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1"}
+
+
+def upload(settings: Settings, version: str, password: str) -> None:
+    """Upload as twine does (PyPI's legacy upload API); devpi answers 200."""
+    import requests
+
+    name, content = wheel(version)
+    form = {
+        ":action": "file_upload", "protocol_version": "1", "metadata_version": "2.1", "name": NAME, "version": version,
+        "filetype": "bdist_wheel", "pyversion": "py3", "sha256_digest": hashlib.sha256(content).hexdigest(),
+    }  # fmt: skip
+    with requests.Session() as session:
+        session.trust_env = False
+        response = session.post(
+            f"{settings.url}/{settings.index}/", data=form, files={"content": (name, content)},
+            auth=(settings.devpi_user, password), timeout=60,
+        )  # fmt: skip
+    if response.status_code != 200:
+        raise Failed(f"upload of {name} answered {response.status_code} {response.reason}.", fix="inv logs")
+
+
+def remove(settings: Settings, password: str) -> None:
+    """Remove the smoke project; ``force`` because the index may keep releases otherwise."""
+    import requests
+
+    with requests.Session() as session:
+        session.trust_env = False
+        address = f"{settings.url}/{settings.index}/{NAME}?force"
+        response = session.delete(address, auth=(settings.devpi_user, password), timeout=60)
+    if response.status_code not in (200, 404):
+        raise Failed(f"removal of {NAME} answered {response.status_code} {response.reason}.")
+
+
+def install(world: World, settings: Settings, version: str) -> None:
+    """Install into a fresh environment through the index, and import."""
+    with tempfile.TemporaryDirectory(prefix="smoke-") as folder:
+        python = str(Path(folder) / "bin" / "python")
+        environment = clean_environment(dict(os.environ))
+        world.feed([sys.executable, "-m", "venv", folder], "")
+        address = f"{settings.url}/{settings.index}/+simple/"
+        world.feed([python, "-m", "pip", "install", "-q", "--index-url", address, f"{NAME}=={version}"], "", environment)
+        seen = world.feed([python, "-c", f"import {MODULE}; print({MODULE}.VERSION)"], "", environment).strip()
+    if seen != version:
+        raise Failed(f"installed {version}, but found {seen!r}.")
+
+
+def run(world: World, settings: Settings) -> None:
+    """The whole round; the wheel is removed whatever happens."""
+    version = time.strftime("%Y.%m.%d.%H%M%S", time.gmtime())
+    if world.dry:
+        for step in ("upload", "install into a fresh environment", "remove"):
+            world.announce(f"{step}: {NAME} {version} at {settings.url}/{settings.index}/")
+        return
+    import requests
+
+    try:
+        password = (settings.secrets_home / "user_password").read_text(encoding="utf-8").strip()
+        started = time.monotonic()
+        world.act(f"upload {NAME} {version} to {settings.url}/{settings.index}/", lambda: upload(settings, version, password))
+        try:
+            install(world, settings, version)
+        finally:
+            world.act(f"remove {NAME} {version}", lambda: remove(settings, password))
+        world.say(f"smoke test passed in {time.monotonic() - started:.1f} s")
+    except (requests.RequestException, FileNotFoundError) as error:
+        raise Failed(f"no server at {settings.url}, or no password for it: {error}", fix="inv up") from None

@@ -1,0 +1,270 @@
+"""The one module that changes anything outside this process, says what it does, and with ``--dry`` only says it."""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pypi_tasks.errors import Failed, NotReady
+
+Argv = Sequence[str]
+INSTALL = {
+    "docker": "install Docker Engine with Buildx and Compose, or use `inv up --env local`, which needs none",
+    "git": "install git",
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that acts. Methods that change something print it first and, when ``dry``, do no more than that."""
+
+    dry: bool = False
+
+    def say(self, text: str = "") -> None:
+        """One line for the user."""
+        print(text, flush=True)
+
+    def warn(self, text: str) -> None:
+        """One line for the user, on standard error."""
+        print(f"Warning: {text}", file=sys.stderr, flush=True)
+
+    def announce(self, text: str) -> bool:
+        """Print what is about to be done; whether it is to be done."""
+        self.say(f"{'would: ' if self.dry else '$ '}{text}")
+        return not self.dry
+
+    def ask(self, argv: Argv, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command that only looks; done in a dry run too. With ``check`` a failure is a user's error."""
+        with installed(argv[0]):
+            result = subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="replace")
+        if check and result.returncode != 0:
+            raise Failed(f"`{shlex.join(argv)}` exited {result.returncode}: {(result.stderr or result.stdout).strip()}")
+        return result
+
+    def run(self, argv: Argv, fix: str = "", env: Mapping[str, str] | None = None) -> None:
+        """Run a command that changes something, its output going to the user."""
+        if not self.announce(shlex.join(argv)):
+            return
+        with installed(argv[0]):
+            code = subprocess.run(argv, env=env).returncode
+        if code != 0:
+            raise Failed(f"`{shlex.join(argv[:4])} ...` exited {code}; its output is above.", fix=fix)
+
+    def check(self, argv: Argv, stdin: str | None = None) -> None:
+        """Run a command that only looks, in a dry run too, its findings going to the user; a finding is a failure."""
+        self.say(f"$ {shlex.join([Path(argv[0]).name, *argv[1:]])}")
+        with installed(argv[0]):
+            result = subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="replace")
+        if result.returncode != 0:
+            raise Failed(f"{Path(argv[0]).name} found:\n{(result.stdout + result.stderr).strip()}")
+
+    def feed(self, argv: Argv, stdin: str, env: Mapping[str, str] | None = None) -> str:
+        """Run a command that changes something on what it reads; returns what it prints, or fails with that."""
+        if not self.announce(shlex.join(argv)):
+            return ""
+        with installed(argv[0]):
+            result = subprocess.run(argv, input=stdin, env=env, capture_output=True, text=True)
+        if result.returncode != 0:
+            raise Failed((result.stderr or result.stdout).strip() or f"`{shlex.join(argv)}` exited {result.returncode}.")
+        return result.stdout
+
+    def sweep(self, argv: Argv) -> None:
+        """Run a removal. What is in use or gone already is told and passed over, so that the rest still goes."""
+        if self.announce(shlex.join(argv)):
+            result = subprocess.run(argv, capture_output=True, text=True)
+            if result.returncode != 0:
+                self.warn(f"left where it is: {(result.stderr or result.stdout).strip()}")
+
+    def stream(self, argv: Argv) -> None:
+        """Run a command that only looks and may go on until Ctrl-C."""
+        with installed(argv[0]), contextlib.suppress(KeyboardInterrupt):
+            subprocess.run(argv)
+
+    def spawn(self, argv: Argv, env: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes] | None":
+        """Start a process that outlives this one, its output appended to ``log``; None in a dry run."""
+        if not self.announce(f"{shlex.join(argv)} >>{log} &"):
+            return None
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                argv, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def stop(self, pid: int, gone: Callable[[], bool], timeout: float) -> None:
+        """Ask a process to end and wait; kill it when it has not ended in ``timeout`` seconds."""
+        if not self.announce(f"kill {pid}"):
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            if poll(gone, timeout):
+                return
+        raise Failed(f"process {pid} does not end.")
+
+    def act(self, description: str, action: Callable[[], Any]) -> None:
+        """A change that is not a command, such as a call of the Docker SDK."""
+        if self.announce(description):
+            action()
+
+    def write(self, path: Path, text: str, mode: int = 0o644, secret: bool = False) -> None:
+        """Write a file, if it differs; of a secret only the name is told. The inode stays: it may be mounted."""
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return
+        if not self.announce(f"write {'secret ' if secret else ''}{path}"):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
+            file.write(text)
+        path.chmod(mode)
+
+    def make_folder(self, path: Path, mode: int = 0o755, owner: tuple[int, int] | None = None) -> None:
+        """Make a folder, and give a new one to ``owner`` when run by root."""
+        if path.is_dir() or not self.announce(f"mkdir -p {path}"):
+            return
+        try:
+            path.mkdir(parents=True, mode=mode)
+        except OSError as error:
+            raise NotReady(f"{path} cannot be made: {error.strerror}.", fix="name a folder that you can write") from None
+        if owner:
+            self.own(path, *owner)
+
+    def own(self, path: Path, uid: int, gid: int) -> None:
+        """Give a file to a user, when run by root, who alone can."""
+        if os.getuid() != 0 or not path.exists() or (path.stat().st_uid, path.stat().st_gid) == (uid, gid):
+            return
+        if self.announce(f"chown {uid}:{gid} {path}"):
+            os.chown(path, uid, gid)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or a folder with all that is in it."""
+        if (path.exists() or path.is_symlink()) and self.announce(f"rm -r {path}"):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def wait(self, what: str, ready: Callable[[], bool], timeout: float) -> bool:
+        """Poll ``ready`` until it holds or ``timeout`` seconds are over, with a sign of life; True in a dry run."""
+        if not self.announce(f"wait for {what}, {timeout:.0f} s at most"):
+            return True
+        with progress(what):
+            return poll(ready, timeout)
+
+    def confirm(self, question: str, answer: str) -> bool:
+        """Whether the user types ``answer``; anything else, and no input at all, is a No."""
+        if self.dry:
+            self.say(f"would ask: {question}")
+            return True
+        try:
+            return input(f"{question} ").strip() == answer
+        except EOFError:
+            self.say()
+            return False
+
+
+def tool(name: str) -> str:
+    """The path of a command that is installed beside this Python, whether or not its environment is active."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else name
+
+
+@contextlib.contextmanager
+def installed(command: str) -> Iterator[None]:
+    """Turn "no such command" into advice."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise NotReady(f"the command {command} is not there.", fix=INSTALL.get(command, f"install {command}")) from None
+
+
+def size(text: str) -> int:
+    """The bytes that Docker means by, say, 61.2MB."""
+    found = re.fullmatch(r"([\d.]+)\s*([kKMGT]?)B", text.strip())
+    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ")) if found else 0
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200 within three seconds; never through a proxy."""
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=3) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def poll(ready: Callable[[], bool], timeout: float, interval: float = 0.1) -> bool:
+    """Whether ``ready`` comes to hold within ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not ready():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(interval)
+    return True
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[None]:
+    """A spinner with the elapsed time on a terminal; nothing elsewhere, where the announcement is enough."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
+        bar.add_task(f"waiting for {what}")
+        yield
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: ruled on a terminal, plain text elsewhere."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    made = Table(title=title or None, title_justify="left", box=box.SIMPLE if console.is_terminal else None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    console.print(made)
+
+
+@contextlib.contextmanager
+def layers(what: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show the events of a push: a bar per layer on a terminal, a line for each finished layer elsewhere."""
+    if not sys.stdout.isatty():
+        yield plain_layer
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+
+    with Progress(TextColumn("{task.description:32}"), BarColumn(), DownloadColumn()) as bars:
+        rows: dict[str, TaskID] = {}
+
+        def show(event: Mapping[str, Any]) -> None:
+            if not (layer := event.get("id")):
+                return
+            row = rows.setdefault(layer, bars.add_task(layer)) if layer not in rows else rows[layer]
+            detail = event.get("progressDetail") or {}
+            bars.update(row, description=f"{layer} {event.get('status', '')}", **bar_values(detail))
+
+        yield show
+
+
+def bar_values(detail: Mapping[str, Any]) -> dict[str, float]:
+    """Done and total bytes of a layer, as far as the engine tells them."""
+    return {ours: detail[its] for its, ours in (("current", "completed"), ("total", "total")) if its in detail}
+
+
+def plain_layer(event: Mapping[str, Any]) -> None:
+    """A line for a layer that has arrived or was there."""
+    if event.get("status") in ("Pushed", "Layer already exists") or str(event.get("status", "")).startswith("Mounted"):
+        print(f"  {event['id']} {event['status']}", flush=True)

@@ -1,0 +1,164 @@
+"""The project's tasks, by purpose. What they do is in pypi_tasks/; settings come from .env and the environment."""
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.tasks import task
+
+from pypi_tasks.command_line import accept_words
+from pypi_tasks.start import images_named, number, server, settings, show_help, world
+
+accept_words()
+
+IMAGES = {"images": "an image, a folder with a Dockerfile; all for none"}
+ENV = {"env": "dev, stable or local; PYPI_ENV for none"}
+
+
+@task(auto_shortflags=False, iterable=["images"], help=IMAGES)
+def lint(c: Context, images: list[str]) -> None:
+    """Check every Dockerfile and every rendered Compose file."""
+    from pypi_tasks import compose, image
+
+    image.lint(world(c), images_named(images))
+    compose.lint(world(c), settings())
+
+
+NO_CACHE = {"no_cache": "build every layer anew", "pull": "look for a newer base image first"}
+
+
+@task(auto_shortflags=False, iterable=["images"], help={**IMAGES, **NO_CACHE})
+def build(c: Context, images: list[str], no_cache: bool = False, pull: bool = False) -> None:
+    """Lint, then build images with BuildKit."""
+    from pypi_tasks import engine, image
+
+    wanted = images_named(images)
+    lint(c, images)
+    engine.require(world(c), "engine", "buildx")
+    image.build(world(c), settings(), wanted, no_cache, pull)
+
+
+@task(auto_shortflags=False, iterable=["images"], help=IMAGES)
+def build_cached(c: Context, images: list[str]) -> None:
+    """Lint, then build images from cached layers."""
+    build(c, images)
+
+
+@task(auto_shortflags=False, iterable=["images"], help=IMAGES)
+def tag(c: Context, images: list[str]) -> None:
+    """Tag images for REGISTRY; builds what is missing or outdated."""
+    from pypi_tasks import engine, image
+
+    wanted = images_named(images)
+    engine.require(world(c), "engine", "buildx")
+    image.tag(world(c), settings(), wanted)
+
+
+@task(auto_shortflags=False, iterable=["images"], help=IMAGES)
+def push(c: Context, images: list[str]) -> None:
+    """Lint, build if needed, tag and push to REGISTRY; prints the digests."""
+    from pypi_tasks import engine, image, registry
+
+    wanted = images_named(images)
+    image.require_registry(settings())
+    lint(c, images)
+    engine.require(world(c), "engine", "buildx")
+    registry.push(world(c), image.tag(world(c), settings(), wanted))
+
+
+@task(auto_shortflags=False, help={**ENV, "timeout": "seconds to wait for health"})
+def up(c: Context, env: str = "", timeout: str = "120") -> None:
+    """Bring the index up: server, user, index; prints what clients need."""
+    from pypi_tasks import deployment
+
+    deployment.up(world(c), settings(), server(c, env), number("--timeout", timeout))
+
+
+@task(auto_shortflags=False, help=ENV)
+def down(c: Context, env: str = "") -> None:
+    """Take the server down; packages, images and secrets stay."""
+    server(c, env).stop()
+
+
+@task(auto_shortflags=False)
+def status(c: Context) -> None:
+    """Show every environment and its health."""
+    from pypi_tasks import report
+
+    report.status(world(c), settings())
+
+
+@task(help={**ENV, "follow": "go on until Ctrl-C", "lines": "how many to begin with"})
+def logs(c: Context, follow: bool = False, env: str = "", lines: str = "100") -> None:
+    """Show the server's log."""
+    server(c, env).logs(follow, int(number("--lines", lines)))
+
+
+@task(auto_shortflags=False, help=ENV)
+def smoke(c: Context, env: str = "") -> None:
+    """Upload a tiny wheel, install it with pip, remove it."""
+    from pypi_tasks import smoke
+
+    server(c, env)
+    smoke.run(world(c), settings())
+
+
+@task(auto_shortflags=False, help={**ENV, "yes": "do not ask", "data": "remove the packages too; asks for the index's name"})
+def gc(c: Context, env: str = "", yes: bool = False, data: bool = False) -> None:
+    """Remove this project's containers, networks, images and cache; packages stay."""
+    from pypi_tasks import garbage
+
+    garbage.collect(world(c), settings(), server(c, env), yes, data)
+
+
+@task(auto_shortflags=False)
+def config(c: Context) -> None:
+    """Show the settings and where each came from."""
+    from pypi_tasks import report
+
+    report.config(settings())
+
+
+@task(auto_shortflags=False, help=ENV)
+def render(c: Context, env: str = "") -> None:
+    """Print the Compose file of an environment."""
+    from pypi_tasks import compose
+
+    world(c).say(compose.render(settings(), compose.variant(env or settings().pypi_env)))
+
+
+@task(auto_shortflags=False)
+def doctor(c: Context) -> None:
+    """Check engine, versions, port, disk, permissions and settings."""
+    from pypi_tasks import doctor
+
+    doctor.report(world(c), settings())
+
+
+@task(auto_shortflags=False, help={"options": "for pytest, such as '-k smoke -x'"})
+def test(c: Context, options: str = "") -> None:
+    """Check style and types, then run the tests."""
+    from pypi_tasks import project
+
+    project.test(world(c), options)
+
+
+@task(auto_shortflags=False, help={"upgrade": "take the newest versions"})
+def lock(c: Context, upgrade: bool = False) -> None:
+    """Make the lock files anew."""
+    from pypi_tasks import project
+
+    project.lock(world(c), upgrade)
+
+
+@task(auto_shortflags=False, name="help")
+def help_(c: Context) -> None:
+    """Show the tasks by purpose."""
+    show_help(GROUPS)
+
+
+GROUPS = {
+    "images": [lint, build, build_cached, tag, push],
+    "stack": [up, down, status, logs, smoke],
+    "data": [gc],
+    "project": [config, render, doctor, test, lock, help_],
+}
+ns = Collection(*(one for group in GROUPS.values() for one in group))
