@@ -8,6 +8,7 @@ DEVPI_HOME alone: ``server`` (devpi's own), ``tmp`` (uploads on their way in) an
 import fcntl
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def claim(home: Path) -> None:
     """Let no second server open the same data, from whatever container or environment.
 
     The lock is on an open file that devpi-server inherits, so it lasts exactly as long as that process; the file
-    holds its process id.
+    says which it is, by process id and, since a container counts its own processes, host name.
     """
     handle = os.open(home / "devpi.pid", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -61,7 +62,7 @@ def claim(home: Path) -> None:
     except BlockingIOError:
         raise Refusal(f"another server is running on {home}. Stop it first: inv down, with its --env.") from None
     os.ftruncate(handle, 0)
-    os.write(handle, f"{os.getpid()}\n".encode())
+    os.write(handle, f"{os.getpid()}\n{socket.gethostname()}\n".encode())
     os.set_inheritable(handle, True)
 
 

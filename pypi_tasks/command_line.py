@@ -24,4 +24,4 @@ def handle(machine: Any, token: str) -> None:
 def accept_words() -> None:
     """Have Invoke handle words so. Its machine cannot be subclassed (the states are bound to the class), and tasks are
     parsed after tasks.py has been read, so the one method is replaced."""
-    ParseMachine.handle = handle  # type: ignore[method-assign]
+    ParseMachine.handle = handle  # type: ignore[assignment,method-assign]

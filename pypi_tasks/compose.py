@@ -102,6 +102,7 @@ class Stack:
         self.world, self.settings, self.env = world, settings, env
         self.file = RENDERED / f"docker-compose-{env}.yaml"
         self.project = f"{settings.project}-{env}"
+        self.owner: tuple[int, int] | None = (settings.devpi_uid, settings.devpi_gid)
 
     def argv(self, *words: str) -> list[str]:
         """A Compose command on this stack."""
@@ -135,7 +136,7 @@ class Stack:
         """Render, get the images (built if outdated, or pulled), and have Compose start what changed."""
         text = render(self.settings, self.env)
         self.world.write(self.file, text)
-        self.world.make_folder(self.settings.devpi_home, owner=(self.settings.devpi_uid, self.settings.devpi_gid))
+        self.world.make_folder(self.settings.devpi_home, owner=self.owner)
         self.get_images(text)
         self.world.run(self.argv("up", "--detach", "--remove-orphans"), fix="inv doctor")
 
@@ -180,5 +181,3 @@ class Stack:
         """The last twenty lines of the server's log."""
         shown = self.world.ask(self.argv("logs", "--no-log-prefix", "--tail", "20", SERVICE), check=False)
         return shown.stdout + shown.stderr
-
-

@@ -24,6 +24,7 @@ class Deployment(Protocol):
     """One environment: a Compose stack or the native server."""
 
     env: str
+    owner: tuple[int, int] | None  # uid and gid of a server that is not the user who runs the task
 
     def preflight(self) -> None:
         """Refuse what cannot work, before anything is changed."""
@@ -89,7 +90,7 @@ def up(world: World, settings: Settings, server: Deployment, timeout: float) -> 
     """Bring an environment up: look before, secrets, start, health, users and index, what to do next."""
     server.preflight()
     warn_of_confusion(world, settings)
-    settle(world, settings)
+    settle(world, settings, server.owner)
     server.start()
     await_health(world, server, timeout)
     for line in server.provision(json.dumps(wish(settings))).splitlines():

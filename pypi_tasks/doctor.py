@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pypi_tasks import engine, home
@@ -37,7 +36,7 @@ def part(world: World, name: str) -> Finding:
         return Finding(label, False, what.removeprefix("Error: "), fix, optional=True)
 
 
-def python(_: World, __: Settings) -> Finding:
+def python() -> Finding:
     """The Python that runs the tasks."""
     good = sys.version_info >= PYTHON_MINIMUM
     return Finding("Python >= 3.11", good, sys.version.split()[0], "install Python 3.11 or later, remove .venv")
@@ -56,13 +55,13 @@ def port(world: World, settings: Settings) -> Finding:
     return Finding("port", False, f"{where}: {why}", "set another DEVPI_PORT, or stop what has it")
 
 
-def disk(_: World, settings: Settings) -> Finding:
+def disk(settings: Settings) -> Finding:
     """Room for packages."""
     free = shutil.disk_usage(home.nearest(settings.devpi_home)).free
     return Finding("disk", free > DISK_MINIMUM, f"{free / 1e9:.1f} GB free at DEVPI_HOME", "make room: at least 1 GB")
 
 
-def folder(_: World, settings: Settings) -> Finding:
+def folder(settings: Settings) -> Finding:
     """DEVPI_HOME for the container's user, or for this one where there is no engine."""
     uid = settings.devpi_uid if shutil.which("docker") else os.getuid()
     error = home.problem(settings.devpi_home, uid, settings.devpi_gid)
@@ -70,7 +69,7 @@ def folder(_: World, settings: Settings) -> Finding:
     return Finding("DEVPI_HOME", error is None, what.removeprefix("Error: ") or str(settings.devpi_home), fix)
 
 
-def secrets(_: World, settings: Settings) -> Finding:
+def secrets(settings: Settings) -> Finding:
     """Nobody else may read the secrets."""
     files = list(settings.secrets_home.glob("*")) if settings.secrets_home.is_dir() else []
     open_ones = [file.name for file in files if file.stat().st_mode & 0o077]
@@ -80,10 +79,16 @@ def secrets(_: World, settings: Settings) -> Finding:
 
 def examine(world: World, settings: Settings) -> list[Finding]:
     """All checks. That the settings are right is shown by their having been loaded."""
-    checks: list[Callable[[World, Settings], Finding]] = [python, disk, folder, port, secrets]
-    parts = [part(world, name) for name in engine.MINIMUMS]
     given = sum(origin != "default" for origin in settings.origins.values())
-    return [Finding("settings", True, f"all good, {given} set"), *parts, *(check(world, settings) for check in checks)]
+    return [
+        Finding("settings", True, f"all good, {given} set"),
+        *(part(world, name) for name in engine.MINIMUMS),
+        python(),
+        disk(settings),
+        folder(settings),
+        port(world, settings),
+        secrets(settings),
+    ]
 
 
 def report(world: World, settings: Settings) -> None:

@@ -21,8 +21,7 @@ VERSION_COMMANDS = {
     "buildx": ["docker", "buildx", "version"],
 }
 FIXES = {
-    "engine": "start Docker, or point DOCKER_HOST or `docker context use` at an engine; "
-    "`inv up --env local` needs none",
+    "engine": "start Docker, or point DOCKER_HOST or `docker context use` at an engine; `inv up --env local` needs none",
     "compose": "install the Compose plugin, Debian's docker-compose or Docker's docker-compose-plugin",
     "buildx": "install the Buildx plugin, Debian's docker-buildx or Docker's docker-buildx-plugin",
 }

@@ -74,7 +74,7 @@ def context_digest(image: Image, settings: Settings) -> str:
 
 def labels(image: Image, settings: Settings, made_from: Revision, version: str) -> dict[str, str]:
     """OCI's predefined annotation keys, and our own two: the project and the digest of the context."""
-    created = datetime.datetime.fromtimestamp(made_from.time, datetime.timezone.utc)
+    created = datetime.datetime.fromtimestamp(made_from.time, datetime.UTC)
     return {
         "org.opencontainers.image.title": image.name,
         VERSION_LABEL: version,
@@ -129,9 +129,7 @@ def local_labels(world: World, reference: str) -> dict[str, str]:
 
 def outdated(world: World, settings: Settings, images: Sequence[Image]) -> list[Image]:
     """The images that are missing here or were made from something else than their folder holds now."""
-    return [
-        image for image in images if local_labels(world, image.local).get(CONTEXT_LABEL) != context_digest(image, settings)
-    ]
+    return [image for image in images if local_labels(world, image.local).get(CONTEXT_LABEL) != context_digest(image, settings)]
 
 
 def immutable_tag(labels: dict[str, str]) -> str:

@@ -4,9 +4,9 @@ import fcntl
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from pathlib import Path
 
 from pypi_tasks import home
 from pypi_tasks.deployment import State
@@ -16,7 +16,7 @@ from pypi_tasks.world import World, answers
 
 CONTEXT = ROOT / "pypi_server"
 ENVIRONMENTS = ROOT / ".venvs"
-INSTALL_FIX = "behind a TLS proxy set PIP_CERT (uv: SSL_CERT_FILE); behind a mirror PIP_INDEX_URL (uv: UV_INDEX_URL)"
+INSTALL_FIX = "behind a TLS proxy set CA_BUNDLE; behind a mirror PIP_INDEX_URL (uv: UV_INDEX_URL)"
 
 
 class Server:
@@ -24,6 +24,7 @@ class Server:
 
     def __init__(self, world: World, settings: Settings, env: str = "local") -> None:
         self.world, self.settings, self.env = world, settings, env
+        self.owner: tuple[int, int] | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.lock = CONTEXT / "requirements.txt"
         self.venv = ENVIRONMENTS / f"devpi-{hashlib.sha256(self.lock.read_bytes()).hexdigest()[:12]}"
@@ -43,14 +44,15 @@ class Server:
         """What is there can always be seen: it is files."""
 
     def pid(self) -> int | None:
-        """The running server's process id: the server holds a lock on its pid file for as long as it lives."""
+        """The running server's process id. A server holds a lock on its pid file for as long as it lives; one in a
+        container writes another host name there."""
         try:
             with self.pid_file.open() as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    text = file.read().strip()
-                    return int(text) if text.isdigit() else None
+                    pid, host = [*file.read().split(), "", ""][:2]
+                    return int(pid) if pid.isdigit() and host == socket.gethostname() else None
         except OSError:
             return None
         return None
@@ -86,7 +88,9 @@ class Server:
         else:
             self.world.run([sys.executable, "-m", "venv", str(self.venv)])
             installer = [str(self.python), "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off"]
-        self.world.run([*installer, "--quiet", "--require-hashes", "--requirement", str(self.lock)], fix=INSTALL_FIX)
+        bundle = str(self.settings.ca_bundle or "")
+        trust = {**os.environ, **dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE"), bundle)} if bundle else None
+        self.world.run([*installer, "--quiet", "--require-hashes", "--requirement", str(self.lock)], fix=INSTALL_FIX, env=trust)
         self.world.write(self.stamp, "complete\n")
 
     def start(self) -> None:

@@ -30,7 +30,7 @@ def advice(name: str, said: str) -> str:
 def push_one(client: "DockerClient", name: str) -> None:
     """Push one name, a bar per layer; Failed on the first error in the stream."""
     events: Iterable[Event] = client.api.push(name, stream=True, decode=True)
-    with layers(name) as show:
+    with layers() as show:
         for event in events:
             if said := refusal(event):
                 raise Failed(f"push of {name} was refused: {said}", fix=advice(name, said))

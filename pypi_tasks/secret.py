@@ -34,8 +34,8 @@ def missing_or_changed(settings: Settings) -> Iterator[tuple[SecretFile, str]]:
             yield file, file.given or secrets.token_urlsafe(32)
 
 
-def settle(world: World, settings: Settings) -> None:
-    """Have every secret in a file of mode 0600 that the server's user can read.
+def settle(world: World, settings: Settings, owner: tuple[int, int] | None) -> None:
+    """Have every secret in a file of mode 0600, owned by the uid and gid that a container reads it as, if any.
 
     A stored password that a setting replaces is kept beside it, as NAME.previous.
     """
@@ -46,4 +46,5 @@ def settle(world: World, settings: Settings) -> None:
             world.write(previous, file.path.read_text(encoding="utf-8"), mode=0o600, secret=True)
         world.write(file.path, value + "\n", mode=0o600, secret=True)
     for file in files(settings):
-        world.own(file.path, settings.devpi_uid, settings.devpi_gid)
+        if owner:
+            world.own(file.path, *owner)

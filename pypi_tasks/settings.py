@@ -6,6 +6,7 @@ A new setting is one line in ``Settings``, one in ``.env.example`` and one in th
 import dataclasses
 import difflib
 import io
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -105,50 +106,54 @@ def user_id(own: Callable[[], int]) -> Callable[[str], int]:
     return lambda text: checked(text) if text else own() or 1000
 
 
-NAME = r"[a-z0-9][a-z0-9._-]*"
-INDEX = r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+"
-HOST = r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?"
-TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+def ip_address(text: str) -> str:
+    """An address that this host may have."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("an IP address of this host, or 0.0.0.0 for all of them") from None
+
+
+HOST = r"([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
+registry_name = matching(rf"({HOST}(/[a-z0-9][a-z0-9._-]*)*)?", "host[:port][/path], without http://")
+image_tag = matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|sha256:[0-9a-f]{64}", "a tag, or a digest sha256:...")
+image_name = matching(r"[A-Za-z0-9][^\s]*", "an image, by tag or digest")
+project_name = matching(r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, - and _")
+environment = matching(r"[a-z0-9][a-z0-9-]*", "the name of an environment")
+port = number(1, 65535, "a port number")
+devpi_name = matching(r"[A-Za-z0-9._-]+", "letters, digits, . _ and -")
+index_list = words(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "indexes as user/index, comma-separated")
+project_list = words(r"\*|[A-Za-z0-9._-]+", "names of projects, comma-separated, or *")
+memory = matching(r"\d+[kmg]", "a size such as 512m or 1g")
+url = matching(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "http(s)://host[:port][/path]")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """All settings, checked. Made by ``load``; nothing else reads the environment."""
 
-    registry: str = setting(
-        "", matching(rf"(({HOST})(/{NAME})*)?", "host[:port][/path], lower case, no scheme"), "registry of push and stable"
-    )
-    tag: str = setting(
-        "latest", matching(rf"{TAG}|sha256:[0-9a-f]{{64}}", "a tag, or a digest sha256:..."), "what stable runs"
-    )
-    project: str = setting("pypi", matching(r"[a-z0-9][a-z0-9_-]*", "lower case letters, digits, - and _"), "name on the labels")
-    pypi_env: str = setting("dev", matching(r"[a-z0-9][a-z0-9-]*", "the name of an environment"), "environment without --env")
-    devpi_port: int = setting("3141", number(1, 65535, "a port number"), "port that clients use")
-    devpi_bind: str = setting(
-        "127.0.0.1", matching(r"[0-9.]{7,15}|[0-9a-f:]*:[0-9a-f:]*", "an IP address of this host, 0.0.0.0 for all"), "address"
-    )
+    registry: str = setting("", registry_name, "registry that push and stable use")
+    tag: str = setting("latest", image_tag, "what stable runs, a tag or a digest")
+    project: str = setting("pypi", project_name, "name on containers, networks and labels")
+    pypi_env: str = setting("dev", environment, "environment of a task without --env")
+    devpi_port: int = setting("3141", port, "port that clients use")
+    devpi_bind: str = setting("127.0.0.1", ip_address, "address that clients use; 0.0.0.0 for all")
     devpi_home: Path = setting("./devpi", path, "folder of the package data")
-    devpi_user: str = setting("pypi", matching(r"[A-Za-z0-9._-]+", "a user name of letters, digits, . _ -"), "owner of the index")
-    devpi_index: str = setting("stable", matching(r"[A-Za-z0-9._-]+", "an index name of letters, digits, . _ -"), "the index")
-    devpi_bases: tuple[str, ...] = setting("root/pypi", words(INDEX, "indexes as user/index, comma-separated"), "inherits from")
+    devpi_user: str = setting("pypi", devpi_name, "user who owns the index and uploads")
+    devpi_index: str = setting("stable", devpi_name, "name of the index")
+    devpi_bases: tuple[str, ...] = setting("root/pypi", index_list, "indexes that it inherits from")
     devpi_volatile: bool = setting("false", yes_or_no, "whether a release may be replaced")
-    devpi_mirror_whitelist: tuple[str, ...] = setting(
-        "", words(r"\*|[A-Za-z0-9._-]+", "project names, comma-separated, or *"), "private names to merge with PyPI's"
-    )
-    devpi_memory: str = setting("1g", matching(r"\d+[bkmg]", "a size such as 512m or 1g"), "memory limit of the container")
-    devpi_uid: int = setting("", user_id(os.getuid), "user that the container runs as")
-    devpi_gid: int = setting("", user_id(os.getgid), "group that the container runs as")
-    outside_url: str = setting(
-        "", matching(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "http(s)://host[:port][/path]"), "URL that clients use, if not the port's"
-    )
-    python_image: str = setting(
-        "python:3.13-slim-trixie", matching(r"[^\s-][^\s]*", "an image reference"), "base image, by tag or digest"
-    )
+    devpi_mirror_whitelist: tuple[str, ...] = setting("", project_list, "private names to merge with PyPI's")
+    devpi_memory: str = setting("1g", memory, "memory limit of the container")
+    devpi_uid: int = setting("", user_id(os.getuid), "user of the container; yours, 1000 for root")
+    devpi_gid: int = setting("", user_id(os.getgid), "group of the container; yours, 1000 for root")
+    outside_url: str = setting("", url, "URL that clients use, where it is another")
+    python_image: str = setting("python:3.13-slim-trixie", image_name, "base image, by tag or digest")
     source_url: str = setting("", matching(r"\S*", "a URL"), "where the source is, for the image's labels")
     ca_bundle: Path | None = setting("", certificates, "certificates to trust, behind a TLS proxy")
     secrets_home: Path = setting("./.secrets", path, "folder of the secrets")
-    pypi_password: Secret = setting("", Secret, "password of DEVPI_USER, if not generated")
-    root_password: Secret = setting("", Secret, "password of devpi's root, if not generated")
+    pypi_password: Secret = setting("", Secret, "password of DEVPI_USER; generated")
+    root_password: Secret = setting("", Secret, "password of devpi's root; generated")
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property

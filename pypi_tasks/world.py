@@ -30,8 +30,11 @@ class World:
     dry: bool = False
 
     def say(self, text: str = "") -> None:
-        """One line for the user."""
-        print(text, flush=True)
+        """One line for the user. Who stops reading, as `| head` does, does not stop the work."""
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def warn(self, text: str) -> None:
         """One line for the user, on standard error."""
@@ -94,9 +97,7 @@ class World:
         if not self.announce(f"{shlex.join(argv)} >>{log} &"):
             return None
         with log.open("ab") as output:
-            return subprocess.Popen(
-                argv, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
+            return subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
 
     def stop(self, pid: int, gone: Callable[[], bool], timeout: float) -> None:
         """Ask a process to end and wait; kill it when it has not ended in ``timeout`` seconds."""
@@ -239,29 +240,27 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 @contextlib.contextmanager
-def layers(what: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def layers() -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Show the events of a push: a bar per layer on a terminal, a line for each finished layer elsewhere."""
     if not sys.stdout.isatty():
         yield plain_layer
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
-    with Progress(TextColumn("{task.description:32}"), BarColumn(), DownloadColumn()) as bars:
+    with Progress(TextColumn("{task.description:40}"), BarColumn(), DownloadColumn()) as bars:
         rows: dict[str, TaskID] = {}
 
         def show(event: Mapping[str, Any]) -> None:
             if not (layer := event.get("id")):
                 return
-            row = rows.setdefault(layer, bars.add_task(layer)) if layer not in rows else rows[layer]
+            if layer not in rows:
+                rows[layer] = bars.add_task(layer, total=None)
+            row = rows[layer]
             detail = event.get("progressDetail") or {}
-            bars.update(row, description=f"{layer} {event.get('status', '')}", **bar_values(detail))
+            text = f"{layer} {event.get('status', '')}"
+            bars.update(row, description=text, completed=detail.get("current"), total=detail.get("total"))
 
         yield show
-
-
-def bar_values(detail: Mapping[str, Any]) -> dict[str, float]:
-    """Done and total bytes of a layer, as far as the engine tells them."""
-    return {ours: detail[its] for its, ours in (("current", "completed"), ("total", "total")) if its in detail}
 
 
 def plain_layer(event: Mapping[str, Any]) -> None:
