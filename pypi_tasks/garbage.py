@@ -30,18 +30,23 @@ def json_lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-def stack_items(world: World, project: str) -> list[Item]:
-    """Containers and networks of one Compose project."""
-    label = f"label=com.docker.compose.project={project}"
-    containers = world.ask(["docker", "ps", "--all", "--size", "--filter", label, "--format", "json"]).stdout
-    networks = world.ask(["docker", "network", "ls", "--filter", label, "--format", "json"]).stdout
+def stack_items(world: World, settings: Settings, env: str) -> list[Item]:
+    """Containers of the project that are no other environment's, and the network of this one."""
+    ours = f"label={image.PROJECT_LABEL}={settings.project}"
+    containers = json_lines(world.ask(["docker", "ps", "--all", "--filter", ours, "--format", "json"]).stdout)
+    label = f"label=com.docker.compose.project={settings.project}-{env}"
+    networks = json_lines(world.ask(["docker", "network", "ls", "--filter", label, "--format", "json"]).stdout)
+    mine = [one for one in containers if env_of(one["Labels"]) in (env, "")]
     return [
-        *(
-            Item("container", one["Names"], 0, ("docker", "rm", "--force", "--volumes", one["ID"]))
-            for one in json_lines(containers)
-        ),
-        *(Item("network", one["Name"], 0, ("docker", "network", "rm", one["ID"])) for one in json_lines(networks)),
+        *(Item("container", one["Names"], 0, ("docker", "rm", "--force", "--volumes", one["ID"])) for one in mine),
+        *(Item("network", one["Name"], 0, ("docker", "network", "rm", one["ID"])) for one in networks),
     ]
+
+
+def env_of(labels: str) -> str:
+    """The environment in the labels of a container as `docker ps` prints them, empty for one started by hand."""
+    pairs = dict(pair.partition("=")[::2] for pair in labels.split(","))
+    return pairs.get(image.ENV_LABEL, "")
 
 
 def image_items(world: World, settings: Settings, leaving: Iterable[str]) -> list[Item]:
@@ -81,17 +86,17 @@ def is_ours(description: str, one: image.Image, commands: Iterable[str]) -> bool
 
 
 def cache_items(world: World) -> list[Item]:
-    """The build cache of the project's images."""
-    records = world.ask(["docker", "buildx", "du", "--format", "json"], check=False).stdout
-    items = []
+    """The build cache of the project's images, as one item: Buildx takes a pattern of ids."""
+    records = json_lines(world.ask(["docker", "buildx", "du", "--format", "json"], check=False).stdout)
+    found: dict[str, int] = {}
     for one in image.known():
         commands = instructions((one.folder / "Dockerfile").read_text(encoding="utf-8"))
-        for record in json_lines(records):
+        for record in records:
             if is_ours(record.get("Description", ""), one, commands):
-                argv = ("docker", "builder", "prune", "--all", "--force", "--filter", f"id={record['ID']}")
-                text = " ".join(record["Description"].split())
-                items.append(Item("build cache", text[:60], size(record.get("Size", "0B")), argv))
-    return items
+                found[record["ID"]] = size(record.get("Size", "0B"))
+    pattern = f"id=^({'|'.join(sorted(found))})$"
+    argv = ("docker", "buildx", "prune", "--all", "--force", "--filter", pattern)
+    return [Item("build cache", f"{len(found)} records", sum(found.values()), argv)] if found else []
 
 
 def native_items(settings: Settings) -> list[Item]:
@@ -119,7 +124,7 @@ def find(world: World, settings: Settings, env: str) -> list[Item]:
     """All that may go, in the order in which it has to."""
     if env == "local":
         return native_items(settings)
-    stack = stack_items(world, f"{settings.project}-{env}")
+    stack = stack_items(world, settings, env)
     leaving = [item.name for item in stack if item.kind == "container"]
     return [*stack, *image_items(world, settings, leaving), *cache_items(world)]
 

@@ -17,6 +17,7 @@ from pypi_tasks.world import World, tool
 
 CONTEXT_LABEL = "pypi-tasks.context"
 PROJECT_LABEL = "pypi-tasks.project"
+ENV_LABEL = "pypi-tasks.env"
 REVISION_LABEL = "org.opencontainers.image.revision"
 VERSION_LABEL = "org.opencontainers.image.version"
 

@@ -1,0 +1,88 @@
+"""The fixtures: checkouts to use the project in, and what a real engine needs."""
+
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.registry import Registry
+from tests.workspace import Workspace, checkout
+
+BASE = "python:3.13-slim-trixie"
+
+
+def missing() -> str:
+    """What keeps the engine tests from running, empty when nothing does."""
+    if not shutil.which("docker"):
+        return "no docker command"
+    if subprocess.run(["docker", "info"], capture_output=True).returncode != 0:
+        return "no Docker engine answers"
+    if subprocess.run(["docker", "image", "inspect", BASE], capture_output=True).returncode == 0:
+        return ""
+    pulled = subprocess.run(["docker", "pull", "-q", BASE], capture_output=True, timeout=300)
+    return "" if pulled.returncode == 0 else f"the base image {BASE} is not here and cannot be pulled"
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A real engine with the base image. Without it tests are skipped; in CI that is a failure."""
+    if why := missing():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(why)
+
+
+@pytest.fixture(autouse=True)
+def _needs(request: pytest.FixtureRequest) -> None:
+    """Give every test that is marked docker the engine."""
+    if request.node.get_closest_marker("docker"):
+        request.getfixturevalue("engine")
+
+
+def labelled(kind: str, project: str) -> list[str]:
+    """Ids of this test's containers, networks or images."""
+    argv = {"container": ["ps", "-aq"], "network": ["network", "ls", "-q"], "image": ["images", "-aq", "--no-trunc"]}[kind]
+    label = f"label=pypi-tasks.project={project}"
+    found = subprocess.run(["docker", *argv, "--filter", label], capture_output=True, text=True)
+    return sorted(set(found.stdout.split()))
+
+
+def remove_all(project: str) -> None:
+    """Remove what a test left on the engine."""
+    for kind, argv in (("container", ["rm", "-fv"]), ("network", ["network", "rm"]), ("image", ["rmi", "-f"])):
+        if ids := labelled(kind, project):
+            subprocess.run(["docker", *argv, *ids], capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A checkout for the tests of one module; whatever it started is gone afterwards."""
+    made = checkout(tmp_path_factory.mktemp("checkout"), f"pypi-test-{uuid.uuid4().hex[:8]}")
+    yield made
+    if (made.home / "devpi.pid").exists():
+        made.inv("down", "--env", "local", check=False)
+    if shutil.which("docker"):
+        remove_all(made.project)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A real registry on a free port."""
+    with Registry.start(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """An empty folder to install into."""
+    return tmp_path / "target"
+
+
+def inspect(name: str, *what: str) -> dict[str, object]:
+    """What `docker inspect` says."""
+    shown = subprocess.run(["docker", *what, "inspect", name], capture_output=True, text=True, check=True)
+    found: dict[str, object] = json.loads(shown.stdout)[0]
+    return found

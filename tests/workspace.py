@@ -1,0 +1,103 @@
+"""A copy of the project in a folder of its own, used as its users do: by the command line."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+OURS = ("DEVPI", "PYPI_", "ROOT_PASSWORD", "REGISTRY", "TAG", "PROJECT", "PIP_", "UV_", "OUTSIDE_URL", "CA_BUNDLE", "PYTHON_IMAGE")
+COMMIT = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false", "commit", "-qm", "test"]
+
+
+def free_port() -> int:
+    """A port that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def clean_environment() -> dict[str, str]:
+    """This environment without settings of ours and of the installers, and with the tests' tools on PATH."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return kept | {"PATH": path, "PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+
+
+@dataclass
+class Workspace:
+    """One checkout with its own project name, port, data and secrets."""
+
+    root: Path
+    project: str
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def port(self) -> str:
+        return self.settings["DEVPI_PORT"]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def index(self) -> str:
+        return f"{self.url}/pypi/stable"
+
+    @property
+    def home(self) -> Path:
+        return self.root / "devpi"
+
+    @property
+    def password(self) -> str:
+        return (self.root / ".secrets" / "user_password").read_text().strip()
+
+    def configure(self, **settings: str) -> None:
+        """Change settings and write .env; an empty value takes one away."""
+        self.settings = {name: value for name, value in {**self.settings, **settings}.items() if value}
+        (self.root / ".env").write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
+
+    def run(
+        self, *argv: str, check: bool = True, stdin: str = "", timeout: float = 300, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the checkout; with ``check`` a failure shows all that it printed."""
+        environment = clean_environment() | environ
+        result = subprocess.run(
+            argv, cwd=self.root, env=environment, input=stdin, capture_output=True, text=True, timeout=timeout
+        )
+        if check and result.returncode != 0:
+            raise AssertionError(f"{argv} exited {result.returncode}\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def inv(
+        self, *words: str, check: bool = True, stdin: str = "", timeout: float = 300, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a task."""
+        return self.run(sys.executable, "-m", "invoke", *words, check=check, stdin=stdin, timeout=timeout, **environ)
+
+    def refused(self, *words: str, stdin: str = "", **environ: str) -> str:
+        """Run a task that must fail as a user's error does: nonzero, told on standard error, no traceback."""
+        result = self.inv(*words, check=False, stdin=stdin, **environ)
+        assert result.returncode != 0, result.stdout
+        assert "Error: " in result.stderr and "Traceback" not in result.stdout + result.stderr, result.stdout + result.stderr
+        return result.stderr
+
+
+def checkout(root: Path, project: str) -> Workspace:
+    """Copy what git would commit, as a commit, with settings that clash with nobody's."""
+    listed = ["git", "-C", str(REPOSITORY), "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines():
+        source, target = REPOSITORY / name, root / name
+        if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    for command in (["init", "-q"], ["add", "-A"], COMMIT):
+        subprocess.run(["git", "-C", str(root), *command], check=True)
+    made = Workspace(root, project)
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE", "")
+    made.configure(PROJECT=project, DEVPI_PORT=str(free_port()), CA_BUNDLE=bundle)
+    return made
