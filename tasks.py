@@ -54,7 +54,7 @@ def tag(c: Context, images: list[str]) -> None:
 
 @task(auto_shortflags=False, iterable=["images"], help=IMAGES)
 def push(c: Context, images: list[str]) -> None:
-    """Lint, build if needed, tag and push to REGISTRY; prints the digests."""
+    """Lint, build if needed, tag, push; prints the digests."""
     from pypi_tasks import engine, image, registry
 
     wanted = images_named(images)
@@ -66,7 +66,7 @@ def push(c: Context, images: list[str]) -> None:
 
 @task(auto_shortflags=False, help={**ENV, "timeout": "seconds to wait for health"})
 def up(c: Context, env: str = "", timeout: str = "120") -> None:
-    """Bring the index up: server, user, index; prints what clients need."""
+    """Bring the index up; prints what clients need."""
     from pypi_tasks import deployment
 
     deployment.up(world(c), settings(), server(c, env), number("--timeout", timeout))
@@ -103,7 +103,7 @@ def smoke(c: Context, env: str = "") -> None:
 
 @task(auto_shortflags=False, help={**ENV, "yes": "do not ask", "data": "remove the packages too; asks for the index's name"})
 def gc(c: Context, env: str = "", yes: bool = False, data: bool = False) -> None:
-    """Remove this project's containers, networks, images and cache; packages stay."""
+    """Remove containers, networks, images, cache; packages stay."""
     from pypi_tasks import garbage
 
     garbage.collect(world(c), settings(), server(c, env), yes, data)

@@ -116,7 +116,7 @@ class Stack:
             self.world.warn("the engine is elsewhere: DEVPI_HOME and SECRETS_HOME have to be folders of that machine.")
             return
         home.check(self.world, self.settings, self.settings.devpi_uid)
-        if not self.containers(running=True):
+        if not self.world.dry and not self.containers(running=True):
             home.check_port(self.world, self.settings)
 
     def look(self) -> None:
@@ -126,8 +126,8 @@ class Stack:
     def containers(self, running: bool = False) -> list[dict[str, Any]]:
         """The stack's containers as `docker inspect` shows them, found by label: no file is needed."""
         filters = ["--filter", f"label=com.docker.compose.project={self.project}"]
-        found = self.world.ask(["docker", "ps", "--quiet", *([] if running else ["--all"]), *filters], check=False)
-        if found.returncode != 0 or not (ids := found.stdout.split()):
+        ids = self.world.ask(["docker", "ps", "--quiet", *([] if running else ["--all"]), *filters]).stdout.split()
+        if not ids:
             return []
         inspected: list[dict[str, Any]] = json.loads(self.world.ask(["docker", "inspect", *ids]).stdout)
         return inspected

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pypi_tasks import secret
 from pypi_tasks.errors import BadInput, Failed
-from pypi_tasks.secret import settle
 from pypi_tasks.settings import Settings
 from pypi_tasks.world import World
 
@@ -89,8 +89,9 @@ def warn_of_confusion(world: World, settings: Settings) -> None:
 def up(world: World, settings: Settings, server: Deployment, timeout: float) -> None:
     """Bring an environment up: look before, secrets, start, health, users and index, what to do next."""
     server.preflight()
+    secret.check(settings)
     warn_of_confusion(world, settings)
-    settle(world, settings, server.owner)
+    secret.settle(world, settings, server.owner)
     server.start()
     await_health(world, server, timeout)
     for line in server.provision(json.dumps(wish(settings))).splitlines():

@@ -5,11 +5,12 @@ import shutil
 import sys
 from dataclasses import dataclass
 
-from pypi_tasks import engine, home
+from pypi_tasks import compose, engine, home
 from pypi_tasks.deployment import choose
 from pypi_tasks.errors import NotReady, UserError
 from pypi_tasks.settings import Settings
-from pypi_tasks.world import World, table
+from pypi_tasks.terminal import table
+from pypi_tasks.world import World
 
 PYTHON_MINIMUM = (3, 11)
 DISK_MINIMUM = 1_000_000_000
@@ -48,8 +49,11 @@ def port(world: World, settings: Settings) -> Finding:
     why = home.port_problem(settings.devpi_bind, settings.devpi_port)
     if not why:
         return Finding("port", True, f"{where} is free")
-    for env in ("local", "dev", "stable"):
-        state = choose(world, settings, env).state()
+    for env in ("local", *compose.variants()):
+        try:
+            state = choose(world, settings, env).state()
+        except UserError:  # no engine, so no stack of ours
+            continue
         if state.health != "stopped":
             return Finding("port", True, f"{where} is held by our own {env}, {state.detail}")
     return Finding("port", False, f"{where}: {why}", "set another DEVPI_PORT, or stop what has it")

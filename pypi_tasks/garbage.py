@@ -11,7 +11,8 @@ from pypi_tasks import image, native
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput
 from pypi_tasks.settings import Settings
-from pypi_tasks.world import World, size, table
+from pypi_tasks.terminal import table
+from pypi_tasks.world import World, size
 
 
 @dataclass(frozen=True)

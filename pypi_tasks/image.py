@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pypi_tasks import revision
 from pypi_tasks.errors import BadInput, Failed
@@ -146,24 +147,30 @@ def require_registry(settings: Settings) -> None:
         raise BadInput("REGISTRY is empty.", fix="set it in .env, for example REGISTRY=127.0.0.1:5000")
 
 
-def tags(image: Image, settings: Settings, found: dict[str, str]) -> list[str]:
-    """Both names that an image gets in the registry, the immutable one first."""
-    return [image.published(settings.registry, tag) for tag in (immutable_tag(found), "latest")]
+class Pair(NamedTuple):
+    """Both names that an image gets in the registry."""
+
+    immutable: str
+    latest: str
 
 
-def tag(world: World, settings: Settings, images: Sequence[Image]) -> list[str]:
+def names(image: Image, settings: Settings, found: dict[str, str]) -> Pair:
+    """The names of an image with these labels."""
+    return Pair(*(image.published(settings.registry, tag) for tag in (immutable_tag(found), "latest")))
+
+
+def tag(world: World, settings: Settings, images: Sequence[Image]) -> list[Pair]:
     """Build what is outdated, then tag everything for the registry; returns the names."""
     require_registry(settings)
     stale = outdated(world, settings, images)
     if stale:
         lint(world, stale)
         build(world, settings, stale)
-    names = []
-    for image in images:
-        for name in tags(image, settings, found_or_planned(world, settings, image)):
+    pairs = [names(image, settings, found_or_planned(world, settings, image)) for image in images]
+    for image, pair in zip(images, pairs, strict=True):
+        for name in pair:
             world.run(["docker", "tag", image.local, name])
-            names.append(name)
-    return names
+    return pairs
 
 
 def found_or_planned(world: World, settings: Settings, image: Image) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pypi_tasks.world import World, answers
 
 CONTEXT = ROOT / "pypi_server"
 ENVIRONMENTS = ROOT / ".venvs"
+LOG_LIMIT = 10_000_000  # bytes; a longer log is put aside at the next start
 INSTALL_FIX = "behind a TLS proxy set CA_BUNDLE; behind a mirror PIP_INDEX_URL (uv: UV_INDEX_URL)"
 
 
@@ -103,6 +104,9 @@ class Server:
             self.stop()
         script = [str(self.python), str(CONTEXT / "entrypoint.py")]
         server = [str(self.python), str(self.venv / "bin" / "devpi-server"), "-c", str(CONTEXT / "config.yml")]
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
+            previous = self.log.with_suffix(".log.1")
+            self.world.act(f"mv {self.log} {previous}", lambda: self.log.replace(previous))
         self.world.write(self.running_settings, self.digest())
         self.process = self.world.spawn([*script, *server], self.environment(), self.log)
 

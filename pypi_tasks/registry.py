@@ -1,11 +1,14 @@
 """Push to a registry and read back what arrived."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pypi_tasks.engine import connect
 from pypi_tasks.errors import Failed
-from pypi_tasks.world import World, layers
+from pypi_tasks.image import Pair
+from pypi_tasks.terminal import layers
+from pypi_tasks.world import World
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -38,30 +41,46 @@ def push_one(client: "DockerClient", name: str) -> None:
 
 
 def digest(client: "DockerClient", name: str) -> str:
-    """The digest that the registry has under this name."""
+    """The digest that the registry has under this name; empty where it has none."""
     from docker.errors import APIError
 
     try:
         return str(client.images.get_registry_data(name).id)
-    except APIError as error:
-        raise Failed(f"{name} was pushed, but the registry does not have it: {error.explanation}") from None
+    except APIError:
+        return ""
 
 
-def push(world: World, names: Iterable[str]) -> None:
-    """Push every name, then print each with the digest that the registry reports."""
+def push_pair(world: World, client: "DockerClient", pair: Pair) -> None:
+    """Push one image under both names and print the digest of each. The immutable name is never moved: where the
+    registry has it for other content (another base image, say), that is an error, and it stays."""
+    held = digest(client, pair.immutable)
+    for name in (pair.latest,) if held else (pair.immutable, pair.latest):
+        world.act(f"docker push {name}", functools.partial(push_one, client, name))
+    found = digest(client, pair.latest)
+    if not found:
+        raise Failed(f"{pair.latest} was pushed, but the registry does not have it.", fix="the same command again")
+    world.say(f"{pair.latest} is {found}")
+    if held not in ("", found):
+        raise Failed(
+            f"{pair.immutable} is {held}, other content than was built now; it was left as it is.",
+            fix="commit what changed (a new commit is a new tag), or build from the base image of then",
+        )
+    world.say(f"{pair.immutable} is {found}")
+
+
+def push(world: World, pairs: Iterable[Pair]) -> None:
+    """Push every image under both its names."""
     from docker.errors import DockerException
 
-    pushed = list(names)
     if world.dry:
-        for name in pushed:
-            world.announce(f"docker push {name}")
+        for pair in pairs:
+            for name in pair:
+                world.announce(f"docker push {name}")
         return
     client = connect(world)
     try:
-        for name in pushed:
-            world.act(f"docker push {name}", lambda name=name: push_one(client, name))  # type: ignore[misc]
-        for name in pushed:
-            world.say(f"{name} is {digest(client, name)}")
+        for pair in pairs:
+            push_pair(world, client, pair)
     except DockerException as error:
         raise Failed(f"push failed: {error}", fix="check the engine with `inv doctor`") from None
     finally:

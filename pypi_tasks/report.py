@@ -1,10 +1,13 @@
 """What is there to be shown: the settings and their sources, the environments and their health, the tasks by purpose."""
 
+from textwrap import shorten
+
 from pypi_tasks import compose
 from pypi_tasks.deployment import choose
 from pypi_tasks.errors import UserError
 from pypi_tasks.settings import Settings, fields
-from pypi_tasks.world import World, answers, table
+from pypi_tasks.terminal import table
+from pypi_tasks.world import World, answers
 
 
 def shown(value: object) -> str:
@@ -31,7 +34,7 @@ def status(world: World, settings: Settings) -> None:
             state = choose(world, settings, env).state()
             rows.append([env, state.health, state.detail, state.image])
         except UserError as error:
-            rows.append([env, "unknown", str(error.message).splitlines()[0], ""])
+            rows.append([env, "unknown", shorten(str(error.message).removeprefix("Error: "), 90), ""])
     table("", ["environment", "health", "where", "image"], rows)
     good = answers(f"{settings.url}/{settings.index}/+api")
     world.say(f"{settings.url}/{settings.index}/ {'answers' if good else 'does not answer'}")

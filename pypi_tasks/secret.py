@@ -1,10 +1,12 @@
 """Secrets: a type that does not print itself, and the files that hold them."""
 
+import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pypi_tasks.errors import NotReady
 from pypi_tasks.settings import Settings
 from pypi_tasks.world import World
 
@@ -32,6 +34,19 @@ def missing_or_changed(settings: Settings) -> Iterator[tuple[SecretFile, str]]:
         stored = file.path.read_text(encoding="utf-8").strip() if file.path.exists() else ""
         if not stored or (file.given and file.given != stored):
             yield file, file.given or secrets.token_urlsafe(32)
+
+
+def check(settings: Settings) -> None:
+    """Refuse secrets that the user who runs the task cannot read, before anything is started."""
+    for file in files(settings):
+        try:
+            file.path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise NotReady(
+                f"the secret {file.path} cannot be read: {error.strerror}.", fix=f"sudo chown {os.getuid()} {file.path}"
+            ) from None
 
 
 def settle(world: World, settings: Settings, owner: tuple[int, int] | None) -> None:

@@ -177,6 +177,16 @@ def fields() -> dict[str, "dataclasses.Field[Any]"]:
     return {field.name.upper(): field for field in dataclasses.fields(Settings) if "check" in field.metadata}
 
 
+def read(file: Path) -> bytes:
+    """The bytes of an ``.env`` file; none where there is no file."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}.", fix=f"chmod u+r {file}, or remove it") from None
+
+
 def decode(content: bytes, name: str) -> str:
     """The text of an ``.env`` file, which must be UTF-8; Windows line ends are fine."""
     try:
@@ -230,8 +240,8 @@ def load(file: Path = ROOT / ".env", environ: Mapping[str, str] = os.environ) ->
     Raises BadInput naming the variable, its value, what is expected and the line.
     """
     raw = {name: (field.metadata["default"], "default") for name, field in fields().items()}
-    if file.exists():
-        for name, value, line in parse(decode(file.read_bytes(), file.name), file.name, environ):
+    if content := read(file):
+        for name, value, line in parse(decode(content, file.name), file.name, environ):
             refuse_unknown(name, f"{file.name} line {line}", strict=True)
             if value:
                 raw[name] = (value, f"{file.name} line {line}")

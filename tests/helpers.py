@@ -1,9 +1,8 @@
-"""What several test modules need: settings of a folder's own, an error's text, a user whom permissions bind, a free port."""
+"""What several test modules need: settings of a folder's own, an error's text, a user whom permissions bind."""
 
 import contextlib
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,9 +53,3 @@ def unprivileged() -> Iterator[int]:
         yield NOBODY
     finally:
         os.setresuid(0, 0, 0)
-
-
-def free_port() -> int:
-    """A port on the loopback address that nothing has."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

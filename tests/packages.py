@@ -1,7 +1,9 @@
 """Tiny packages of the tests' own, and the real clients: twine, pip, uv."""
 
+import io
 import sys
 import uuid
+import zipfile
 from pathlib import Path
 
 from pypi_tasks import smoke
@@ -19,6 +21,20 @@ def build_wheel(folder: Path, version: str) -> Path:
     path = folder / name
     path.write_bytes(content)
     return path
+
+
+def rename(wheel: bytes, name: str) -> bytes:
+    """The smoke package under another project's name."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(wheel)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for entry in old.namelist():
+            text = old.read(entry).decode().replace(smoke.NAME, name).replace(smoke.MODULE, name)
+            if not entry.endswith("RECORD"):
+                new.writestr(entry.replace(smoke.MODULE, name), text)
+            else:
+                kept = [line.split(",")[0] + ",," for line in text.splitlines()]
+                new.writestr(entry.replace(smoke.MODULE, name), "\n".join(kept) + "\n")
+    return buffer.getvalue()
 
 
 def twine_upload(workspace: Workspace, wheel: Path, index: str = "", password: str = "") -> None:

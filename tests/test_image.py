@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pypi_tasks import image, registry
+from pypi_tasks import image
 from pypi_tasks.errors import BadInput
 from pypi_tasks.image import Image
 from pypi_tasks.revision import Revision
@@ -204,13 +204,12 @@ class TestNames:
         found = {image.VERSION_LABEL: "6.20.3", image.REVISION_LABEL: "unknown", image.CONTEXT_LABEL: CONTEXT}
         assert image.immutable_tag(found) == "6.20.3-unknown-dirty-abababababab"
 
-    def test_a_push_has_the_immutable_name_first_and_then_latest(self, project: Path) -> None:
+    def test_a_registry_gets_the_immutable_name_and_latest(self, project: Path) -> None:
         found = {image.VERSION_LABEL: "6.20.3", image.REVISION_LABEL: COMMIT, image.CONTEXT_LABEL: CONTEXT}
         settings = settings_of(project, REGISTRY="127.0.0.1:5000")
-        assert image.tags(Image("app", project), settings, found) == [
-            "127.0.0.1:5000/app:6.20.3-0123456789ab",
-            "127.0.0.1:5000/app:latest",
-        ]
+        pair = image.names(Image("app", project), settings, found)
+        assert pair == ("127.0.0.1:5000/app:6.20.3-0123456789ab", "127.0.0.1:5000/app:latest")
+        assert (pair.immutable, pair.latest) == tuple(pair)
 
 
 class TestWithoutARegistry:
@@ -219,8 +218,4 @@ class TestWithoutARegistry:
             image.tag(World(), settings_of(project), image.known(project))
         assert "REGISTRY is empty." in told(caught)
         assert "set it in .env" in told(caught)
-        assert capsys.readouterr().out == ""
-
-    def test_a_dry_push_of_nothing_says_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
-        registry.push(World(dry=True), [])
         assert capsys.readouterr().out == ""

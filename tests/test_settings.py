@@ -9,8 +9,8 @@ import pytest
 
 from pypi_tasks import report
 from pypi_tasks.errors import BadInput
-from pypi_tasks.settings import ROOT, Secret, fields, load
-from tests.helpers import settings_of, told
+from pypi_tasks.settings import ROOT, fields, load
+from tests.helpers import public_folder, settings_of, told, unprivileged
 
 
 def write(folder: Path, text: "str | bytes") -> Path:
@@ -204,6 +204,19 @@ class TestTheFile:
             load(write(tmp_path, f"# first\n\n{line}\n"), environ={})
         assert ".env line 3: expected NAME=value" in told(caught)
 
+    def test_a_folder_in_its_place_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").mkdir()
+        with pytest.raises(BadInput) as caught:
+            load(tmp_path / ".env", environ={})
+        assert f"{tmp_path / '.env'} cannot be read: Is a directory." in told(caught)
+
+    def test_one_that_cannot_be_read_is_told(self) -> None:
+        with public_folder() as folder:
+            write(folder, "TAG=one\n").chmod(0)
+            with unprivileged(), pytest.raises(BadInput) as caught:
+                load(folder / ".env", environ={})
+        assert f"{folder / '.env'} cannot be read: Permission denied." in told(caught)
+
     def test_quotes_comments_and_export_are_understood(self, tmp_path: Path) -> None:
         text = "export TAG='one' # why\nDEVPI_HOME=\"/srv/with blank\"\nDEVPI_PORT=4040 # why\n"
         settings = load(write(tmp_path, text), environ={})
@@ -255,9 +268,6 @@ class TestSecrets:
         assert re.search(r"^PYPI_PASSWORD +\[redacted] +\.env line 4 ", shown, re.MULTILINE)
         assert re.search(r"^TAG +one +\.env line 3 ", shown, re.MULTILINE)
         assert all(re.search(rf"^{name} ", shown, re.MULTILINE) for name in fields())
-
-    def test_are_not_equal_by_accident(self) -> None:
-        assert Secret("hunter2") != "hunter2"
 
 
 class TestUrl:

@@ -9,7 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-OURS = ("DEVPI", "PYPI_", "ROOT_PASSWORD", "REGISTRY", "TAG", "PROJECT", "PIP_", "UV_", "OUTSIDE_URL", "CA_BUNDLE", "PYTHON_IMAGE")
+OURS = (
+    "DEVPI",
+    "PYPI_",
+    "ROOT_PASSWORD",
+    "REGISTRY",
+    "TAG",
+    "PROJECT",
+    "PIP_",
+    "UV_",
+    "OUTSIDE_URL",
+    "CA_BUNDLE",
+    "PYTHON_IMAGE",
+)
 COMMIT = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false", "commit", "-qm", "test"]
 
 
@@ -81,7 +93,7 @@ class Workspace:
 
     def refused(self, *words: str, stdin: str = "", **environ: str) -> str:
         """Run a task that must fail as a user's error does: nonzero, told on standard error, no traceback."""
-        result = self.inv(*words, check=False, stdin=stdin, **environ)
+        result = self.inv(*words, check=False, stdin=stdin, timeout=300, **environ)
         assert result.returncode != 0, result.stdout
         assert "Error: " in result.stderr and "Traceback" not in result.stdout + result.stderr, result.stdout + result.stderr
         return result.stderr

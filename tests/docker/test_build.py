@@ -54,7 +54,9 @@ def test_labels_say_where_it_comes_from(built: Workspace) -> None:
 def test_there_is_no_installer_compiler_or_cache(built: Workspace) -> None:
     assert "No module named pip" in in_container("python", "-m", "pip").stderr
     assert "No module named ensurepip" in in_container("/usr/bin/env", "python3", "-m", "ensurepip").stderr
-    found = in_container("sh", "-c", "command -v pip pip3 gcc cc; ls -d /root/.cache /build; find / -xdev -name 'pip-*' 2>/dev/null")
+    found = in_container(
+        "sh", "-c", "command -v pip pip3 gcc cc; ls -d /root/.cache /build; find / -xdev -name 'pip-*' 2>/dev/null"
+    )
     assert found.stdout == ""
 
 
@@ -175,7 +177,9 @@ def test_stops_within_five_seconds_of_sigterm(built: Workspace, tmp_path: Path) 
 def test_gc_removes_this_projects_images_and_build_cache_alone(built: Workspace) -> None:
     other = f"pypi-test-other-{uuid.uuid4().hex[:8]}"
     dockerfile = f"FROM scratch\nLABEL pypi-tasks.project={other}\n"
-    subprocess.run(["docker", "build", "-q", "-t", f"{other}:1", "-"], input=dockerfile, text=True, check=True, capture_output=True)
+    subprocess.run(
+        ["docker", "build", "-q", "-t", f"{other}:1", "-"], input=dockerfile, text=True, check=True, capture_output=True
+    )
     shown = built.inv("gc", "--env", "dev", "--dry").stdout
     assert "would: docker rmi" in shown and "pypi_server:latest" in shown and "build cache" in shown
     assert labelled("image", built.project)

@@ -166,19 +166,19 @@ def test_the_engine_of_docker_host_is_used_by_command_line_and_sdk(stack: Worksp
     socket = "unix:///var/run/docker.sock"
     stack.run("docker", "context", "create", stack.project, "--docker", f"host={socket}")
     try:
-        assert container(stack)["Id"] in json.dumps(via_sdk(stack, DOCKER_CONTEXT=stack.project))
+        assert container(stack)["Id"] in json.dumps(via_sdk(stack, stack.project))
         assert "healthy" in stack.inv("status", DOCKER_CONTEXT=stack.project).stdout
     finally:
         stack.run("docker", "context", "rm", "-f", stack.project)
 
 
-def via_sdk(stack: Workspace, **environ: str) -> list[str]:
+def via_sdk(stack: Workspace, context: str) -> list[str]:
     """The containers that the SDK's client sees."""
     code = (
         "from pypi_tasks.engine import connect; from pypi_tasks.world import World; "
         "print('\\n'.join(c.id for c in connect(World()).containers.list()))"
     )
-    return stack.run(sys.executable, "-c", code, **environ).stdout.split()
+    return stack.run(sys.executable, "-c", code, DOCKER_CONTEXT=context).stdout.split()
 
 
 def test_gc_asks_and_leaves_packages_then_takes_them_by_name(stack: Workspace) -> None:

@@ -1,0 +1,65 @@
+"""What people see: tables, waiting, the layers of a push. Bars and spinners on a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[None]:
+    """A spinner with the elapsed time on a terminal; nothing elsewhere, where the announcement is enough."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
+        bar.add_task(f"waiting for {what}")
+        yield
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: ruled on a terminal, plain text elsewhere."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    made = Table(title=title or None, title_justify="left", box=box.SIMPLE if console.is_terminal else None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    console.print(made)
+
+
+@contextlib.contextmanager
+def layers() -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show the events of a push: a bar per layer on a terminal, a line for each finished layer elsewhere."""
+    if not sys.stdout.isatty():
+        yield plain_layer
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+
+    with Progress(TextColumn("{task.description:40}"), BarColumn(), DownloadColumn()) as bars:
+        rows: dict[str, TaskID] = {}
+
+        def show(event: Mapping[str, Any]) -> None:
+            if not (layer := event.get("id")):
+                return
+            if layer not in rows:
+                rows[layer] = bars.add_task(layer, total=None)
+            row = rows[layer]
+            detail = event.get("progressDetail") or {}
+            text = f"{layer} {event.get('status', '')}"
+            bars.update(row, description=text, completed=detail.get("current"), total=detail.get("total"))
+
+        yield show
+
+
+def plain_layer(event: Mapping[str, Any]) -> None:
+    """A line for a layer that has arrived or was there."""
+    if event.get("status") in ("Pushed", "Layer already exists") or str(event.get("status", "")).startswith("Mounted"):
+        print(f"  {event['id']} {event['status']}", flush=True)

@@ -1,0 +1,94 @@
+"""`inv push` to a real registry, and `inv up --env stable` from it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pypi_tasks.world import poll
+from tests.conftest import inspect
+from tests.registry import Registry
+from tests.workspace import Workspace, clean_environment, free_port
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(scope="module")
+def pushed(workspace: Workspace, registry: Registry) -> Workspace:
+    """A checkout whose image is in the registry, by one command."""
+    workspace.configure(REGISTRY=registry.host)
+    shown = workspace.inv("push", "pypi_server", timeout=600).stdout
+    for tag in registry.tags("pypi_server"):
+        assert f"{registry.host}/pypi_server:{tag} is {registry.digest('pypi_server', tag)}" in shown
+    return workspace
+
+
+def test_the_registry_has_latest_and_an_immutable_tag_of_one_digest(pushed: Workspace, registry: Registry) -> None:
+    commit = pushed.run("git", "rev-parse", "HEAD").stdout[:12]
+    assert registry.tags("pypi_server") == [f"6.20.3-{commit}", "latest"]
+    assert registry.digest("pypi_server", "latest") == registry.digest("pypi_server", f"6.20.3-{commit}")
+
+
+def test_push_again_builds_nothing(pushed: Workspace, registry: Registry) -> None:
+    before = registry.digest("pypi_server", "latest")
+    shown = pushed.inv("push").stdout
+    assert "buildx" not in shown and "already exists" in shown
+    assert registry.digest("pypi_server", "latest") == before
+
+
+def test_stable_runs_from_the_registry_by_tag_and_by_digest(pushed: Workspace, registry: Registry) -> None:
+    pushed.inv("gc", "--env", "dev", "--yes")
+    pushed.inv("up", "--env", "stable")
+    running: Any = inspect(f"{pushed.project}-stable-devpi-1")
+    assert running["Config"]["Image"] == f"{registry.host}/pypi_server:latest"
+    assert "smoke test passed" in pushed.inv("smoke", "--env", "stable").stdout
+    digest = registry.digest("pypi_server", "latest")
+    pushed.inv("up", "--env", "stable", TAG=digest)
+    by_digest: Any = inspect(f"{pushed.project}-stable-devpi-1")
+    assert by_digest["Config"]["Image"] == f"{registry.host}/pypi_server@{digest}"
+    assert by_digest["Image"] == running["Image"]
+    pushed.inv("down", "--env", "stable")
+
+
+def test_stable_with_a_tag_that_is_not_there_is_refused(pushed: Workspace) -> None:
+    assert "check REGISTRY and TAG" in pushed.refused("up", "--env", "stable", TAG="no-such-tag")
+
+
+def test_a_registry_that_refuses_makes_the_push_fail(workspace: Workspace, tmp_path: Path) -> None:
+    with Registry.start(tmp_path, password="right") as closed:
+        error = workspace.refused("push", REGISTRY=closed.host)
+    assert "was refused" in error and f"docker login {closed.host}" in error
+
+
+def test_a_registry_that_is_down_makes_the_push_fail(workspace: Workspace) -> None:
+    host = f"127.0.0.1:{free_port()}"
+    error = workspace.refused("push", REGISTRY=host)
+    assert "was refused" in error and host in error
+
+
+def test_an_empty_registry_is_told_before_anything_is_built(workspace: Workspace) -> None:
+    workspace.configure(REGISTRY="")
+    for task in (["push"], ["tag"], ["up", "--env", "stable"]):
+        result = workspace.inv(*task, check=False, PYTHON_IMAGE="no-such-image:1")
+        assert result.returncode == 2 and "REGISTRY is empty" in result.stderr and "buildx" not in result.stdout
+
+
+def test_ctrl_c_in_a_push_is_no_success_and_the_next_one_finishes(workspace: Workspace, tmp_path: Path) -> None:
+    with Registry.start(tmp_path) as fresh:
+        workspace.configure(REGISTRY=fresh.host)
+        log = tmp_path / "push.log"
+        with log.open("wb") as output:
+            running = subprocess.Popen(
+                [sys.executable, "-m", "invoke", "push"],
+                cwd=workspace.root, env=clean_environment(), stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+            assert poll(lambda: b"docker push" in log.read_bytes(), 60)
+            os.killpg(running.pid, signal.SIGINT)
+            code = running.wait(timeout=60)
+        assert code != 0 and "Traceback" not in log.read_text() and " is sha256:" not in log.read_text()
+        assert "is sha256:" in workspace.inv("push").stdout
+        assert "latest" in fresh.tags("pypi_server")
