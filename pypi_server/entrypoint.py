@@ -42,6 +42,8 @@ def check_access(home: Path, server: Path, uid: int) -> None:
         owner = path.stat()
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             raise Refusal(f"{path} is on a read-only file system. Mount DEVPI_HOME read-write.")
+        if owner.st_uid == uid:
+            raise Refusal(f"{path} is read-only for uid {uid}, its owner. Fix, on the host: chmod -R u+w DEVPI_HOME")
         raise Refusal(
             f"{path} belongs to uid {owner.st_uid} and cannot be written by uid {uid}, which runs the server. "
             f"Fix, on the host: sudo chown -R {uid}:{os.getgid()} DEVPI_HOME"

@@ -8,7 +8,7 @@ import sys
 def address() -> tuple[str, int]:
     """Host and port at which devpi-server listens, as seen from this host; the same variables set it there."""
     host = os.environ.get("DEVPISERVER_HOST", "127.0.0.1")
-    return "127.0.0.1" if host in ("0.0.0.0", "::", "*") else host, int(os.environ.get("DEVPISERVER_PORT", "3141"))
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(os.environ.get("DEVPISERVER_PORT", "3141"))
 
 
 def healthy(host: str, port: int) -> bool:

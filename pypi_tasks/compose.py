@@ -33,7 +33,8 @@ def variant(env: str) -> str:
 
 def quoted(value: object) -> str:
     """A value as YAML, which JSON is part of, with Compose's own ``$`` kept from meaning anything."""
-    return json.dumps(str(value) if isinstance(value, Path) else value).replace("$", "$$")
+    plain = value if isinstance(value, bool | int) else str(value)
+    return json.dumps(plain, ensure_ascii=False).replace("$", "$$")
 
 
 def variables(settings: Settings, env: str) -> dict[str, Any]:
@@ -69,6 +70,10 @@ def render(settings: Settings, env: str, folder: Path = TEMPLATES) -> str:
         ) from None
     except jinja2.TemplateSyntaxError as error:
         raise BadInput(f"compose/{error.name} line {error.lineno}: {error.message}") from None
+    except jinja2.TemplateNotFound as error:
+        raise BadInput(f"compose/{env}{SUFFIX} needs {error.name}, which is not there.") from None
+    except (jinja2.TemplateError, TypeError) as error:
+        raise BadInput(f"compose/{template_line(error, folder, env)}: {error}") from None
 
 
 def template_line(error: BaseException, folder: Path, env: str) -> str:
@@ -110,13 +115,15 @@ class Stack:
 
     def preflight(self) -> None:
         """Engine, Compose, settings, folder and port, all before the first change."""
-        engine.require(self.world, "engine", "compose", "buildx")
+        ready = engine.require(self.world, "engine", "compose", "buildx")
         render(self.settings, self.env)
+        if not ready:
+            return
         if not engine.endpoint(self.world).is_here:
             self.world.warn("the engine is elsewhere: DEVPI_HOME and SECRETS_HOME have to be folders of that machine.")
             return
         home.check(self.world, self.settings, self.settings.devpi_uid)
-        if not self.world.dry and not self.containers(running=True):
+        if not self.containers(running=True):
             home.check_port(self.world, self.settings)
 
     def look(self) -> None:

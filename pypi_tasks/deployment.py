@@ -1,6 +1,7 @@
 """What every environment has in common: come up, be provisioned, go down, say how it is."""
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -66,7 +67,7 @@ def summary(settings: Settings, env: str) -> str:
     """What a user needs next: the addresses, the lines for the clients, and where the passwords are."""
     base = settings.outside_url.rstrip("/") or settings.url
     index = f"{base}/{settings.index}"
-    password = settings.secrets_home / "user_password"
+    password = shlex.quote(str(settings.secrets_home / "user_password"))
     return f"""
 The index is up ({env}).
   web page   {base}

@@ -33,8 +33,7 @@ def part(world: World, name: str) -> Finding:
     try:
         return Finding(label, True, engine.version(world, name), optional=True)
     except NotReady as error:
-        what, _, fix = str(error.message).partition("\n  Fix: ")
-        return Finding(label, False, what.removeprefix("Error: "), fix, optional=True)
+        return Finding(label, False, error.what, error.fix, optional=True)
 
 
 def python() -> Finding:
@@ -69,8 +68,9 @@ def folder(settings: Settings) -> Finding:
     """DEVPI_HOME for the container's user, or for this one where there is no engine."""
     uid = settings.devpi_uid if shutil.which("docker") else os.getuid()
     error = home.problem(settings.devpi_home, uid, settings.devpi_gid)
-    what, _, fix = str(error.message if error else "").partition("\n  Fix: ")
-    return Finding("DEVPI_HOME", error is None, what.removeprefix("Error: ") or str(settings.devpi_home), fix)
+    if error:
+        return Finding("DEVPI_HOME", False, error.what, error.fix)
+    return Finding("DEVPI_HOME", True, str(settings.devpi_home))
 
 
 def secrets(settings: Settings) -> Finding:

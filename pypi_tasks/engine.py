@@ -92,16 +92,22 @@ def version(world: World, part: str) -> str:
         said = (result.stderr or result.stdout).strip().splitlines()
         raise NotReady(f"Docker {part} does not answer: {said[0] if said else 'no output'}", fix=FIXES[part])
     if numbers(found[0]) < numbers(MINIMUMS[part]):
-        raise NotReady(f"Docker {part}: expected at least {MINIMUMS[part]}, found {found[0]}.", fix=f"update it: {FIXES[part]}")
+        raise NotReady(
+            f"Docker {part}: expected at least {MINIMUMS[part]}, found {found[0]}.",
+            fix=f"update Docker {part}; `inv up --env local` needs none",
+        )
     return found[0]
 
 
-def require(world: World, *parts: str) -> None:
-    """Stop unless the parts are there and new enough; a dry run only mentions it."""
+def require(world: World, *parts: str) -> bool:
+    """Stop unless the parts are there and new enough; a dry run only mentions it, and is told False."""
+    ready = True
     for part in parts:
         try:
             version(world, part)
         except NotReady as error:
             if not world.dry:
                 raise
-            world.warn(f"would stop here. {error}")
+            world.warn(f"would stop here. {error.what}")
+            ready = False
+    return ready

@@ -13,8 +13,8 @@ class UserError(Exit):
     exit_code = 1
 
     def __init__(self, message: str, fix: str = "") -> None:
-        text = f"Error: {message}"
-        super().__init__(f"{text}\n  Fix: {fix}" if fix else text, self.exit_code)
+        self.what, self.fix = message, fix
+        super().__init__(f"Error: {message}" + (f"\n  Fix: {fix}" if fix else ""), self.exit_code)
 
 
 class Failed(UserError):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pypi_tasks import image, native
+from pypi_tasks import home, image, native
 from pypi_tasks.deployment import Deployment
-from pypi_tasks.errors import BadInput
+from pypi_tasks.errors import BadInput, NotReady
 from pypi_tasks.settings import Settings
 from pypi_tasks.terminal import table
 from pypi_tasks.world import World, size
@@ -115,7 +115,7 @@ def disk_use(path: Path) -> int:
 def human(count: float) -> str:
     """Bytes for people."""
     for unit in ("B", "kB", "MB"):
-        if count < 1000:
+        if round(count) < 1000:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
@@ -133,6 +133,8 @@ def find(world: World, settings: Settings, env: str) -> list[Item]:
 def collect(world: World, settings: Settings, server: Deployment, yes: bool, data: bool) -> None:
     """Show, ask, remove. Package data goes only with ``data`` and when the index's name is typed."""
     server.look()
+    if data and server.state().health == "stopped" and home.in_use(settings.devpi_home):
+        raise NotReady(f"another environment runs on {settings.devpi_home}.", fix="`inv status` shows which; take it down first")
     items = find(world, settings, server.env)
     if data and settings.devpi_home.exists():
         items.append(Item("PACKAGE DATA", str(settings.devpi_home), disk_use(settings.devpi_home), path=settings.devpi_home))
@@ -141,7 +143,7 @@ def collect(world: World, settings: Settings, server: Deployment, yes: bool, dat
         return
     table("", ["kind", "name", "size"], [[item.kind, item.name, human(item.bytes)] for item in items])
     world.say(f"{len(items)} to remove, {human(sum(item.bytes for item in items))}. Package data {'GOES' if data else 'stays'}.")
-    if not yes and not world.confirm("Remove all this? [y/N]", "y"):
+    if not yes and not world.confirm("Remove all this? [y/N]", "y", "Y", "yes"):
         raise BadInput("not confirmed, so nothing was removed.", fix="type y, or give --yes")
     if data and not world.confirm(f"Type the index's name, {settings.index}, to remove its packages for good:", settings.index):
         raise BadInput("the index's name was not typed, so nothing was removed.")

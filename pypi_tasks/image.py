@@ -123,7 +123,7 @@ def build(world: World, settings: Settings, images: Sequence[Image], no_cache: b
 def local_labels(world: World, reference: str) -> dict[str, str]:
     """The labels of an image on this engine; empty where there is none."""
     result = world.ask(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", reference], check=False)
-    if result.returncode != 0 and "No such image" not in result.stderr:
+    if result.returncode != 0 and "No such image" not in result.stderr and not world.dry:
         raise Failed(result.stderr.strip())
     found: dict[str, str] = (json.loads(result.stdout) if result.returncode == 0 else None) or {}
     return found

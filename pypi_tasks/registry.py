@@ -62,7 +62,7 @@ def push_pair(world: World, client: "DockerClient", pair: Pair) -> None:
     world.say(f"{pair.latest} is {found}")
     if held not in ("", found):
         raise Failed(
-            f"{pair.immutable} is {held}, other content than was built now; it was left as it is.",
+            f"{pair.latest} was pushed, but {pair.immutable} is {held}, other content, and was left as it is.",
             fix="commit what changed (a new commit is a new tag), or build from the base image of then",
         )
     world.say(f"{pair.immutable} is {found}")

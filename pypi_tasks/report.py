@@ -34,7 +34,7 @@ def status(world: World, settings: Settings) -> None:
             state = choose(world, settings, env).state()
             rows.append([env, state.health, state.detail, state.image])
         except UserError as error:
-            rows.append([env, "unknown", shorten(str(error.message).removeprefix("Error: "), 90), ""])
+            rows.append([env, "unknown", shorten(error.what, 90), ""])
     table("", ["environment", "health", "where", "image"], rows)
     good = answers(f"{settings.url}/{settings.index}/+api")
     world.say(f"{settings.url}/{settings.index}/ {'answers' if good else 'does not answer'}")

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +27,9 @@ def files(settings: Settings) -> list[SecretFile]:
     ]
 
 
-def missing_or_changed(settings: Settings) -> Iterator[tuple[SecretFile, str]]:
-    """The files that have to be written, with what goes in; a given value wins over a stored one."""
-    for file in files(settings):
-        stored = file.path.read_text(encoding="utf-8").strip() if file.path.exists() else ""
-        if not stored or (file.given and file.given != stored):
-            yield file, file.given or secrets.token_urlsafe(32)
+def stored(file: SecretFile) -> str:
+    """What the file holds, empty where there is none."""
+    return file.path.read_text(encoding="utf-8").strip() if file.path.exists() else ""
 
 
 def check(settings: Settings) -> None:
@@ -55,11 +51,11 @@ def settle(world: World, settings: Settings, owner: tuple[int, int] | None) -> N
     A stored password that a setting replaces is kept beside it, as NAME.previous.
     """
     world.make_folder(settings.secrets_home, mode=0o700)
-    for file, value in missing_or_changed(settings):
-        if file.path.exists():
-            previous = file.path.with_suffix(".previous")
-            world.write(previous, file.path.read_text(encoding="utf-8"), mode=0o600, secret=True)
-        world.write(file.path, value + "\n", mode=0o600, secret=True)
     for file in files(settings):
+        old = stored(file)
+        new = file.given.strip() or old or secrets.token_urlsafe(32)
+        if old not in ("", new):
+            world.write(file.path.with_suffix(".previous"), f"{old}\n", mode=0o600, secret=True)
+        world.write(file.path, f"{new}\n", mode=0o600, secret=True)
         if owner:
             world.own(file.path, *owner)

@@ -3,6 +3,7 @@
 A new setting is one line in ``Settings``, one in ``.env.example`` and one in the README's table; a test compares them.
 """
 
+import codecs
 import dataclasses
 import difflib
 import io
@@ -83,7 +84,10 @@ def words(pattern: str, expected: str) -> Callable[[str], tuple[str, ...]]:
 
 def path(text: str) -> Path:
     """A path; a relative one starts at the repository."""
-    return (ROOT / Path(text).expanduser()).absolute()
+    try:
+        return (ROOT / Path(text).expanduser()).absolute()
+    except RuntimeError:
+        raise ValueError("a path, but there is no such user") from None
 
 
 def certificates(text: str) -> Path | None:
@@ -115,7 +119,10 @@ def ip_address(text: str) -> str:
 
 
 HOST = r"([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
-registry_name = matching(rf"({HOST}(/[a-z0-9][a-z0-9._-]*)*)?", "host[:port][/path], without http://")
+registry_name = matching(
+    rf"({HOST}(/[a-z0-9][a-z0-9._-]*)*)?",
+    "host[:port][/path], the path in lower case, without http:// and without a slash at the end",
+)
 image_tag = matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|sha256:[0-9a-f]{64}", "a tag, or a digest sha256:...")
 image_name = matching(r"[A-Za-z0-9][^\s]*", "an image, by tag or digest")
 project_name = matching(r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, - and _")
@@ -189,8 +196,9 @@ def read(file: Path) -> bytes:
 
 def decode(content: bytes, name: str) -> str:
     """The text of an ``.env`` file, which must be UTF-8; Windows line ends are fine."""
+    content = content.removeprefix(codecs.BOM_UTF8)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadInput(
@@ -208,14 +216,15 @@ def parse(text: str, name: str, environ: Mapping[str, str]) -> Iterator[tuple[st
         original = binding.original.string
         line = binding.original.line + original[: len(original) - len(original.lstrip())].count("\n")
         if binding.error or (binding.key and binding.value is None):
-            raise BadInput(f"{name} line {line}: expected NAME=value, found {original.strip()!r}.")
+            raise BadInput(f"{name} line {line}: expected NAME=value, quotes closed.")  # it may hold a password: not shown
         if binding.key is None or binding.value is None:
             continue
         for atom in parse_variables(binding.value):
             if isinstance(atom, Variable) and atom.default is None and atom.name not in seen:
                 raise BadInput(
                     f"{name} line {line}: {binding.key} uses ${{{atom.name}}}, which is not defined.",
-                    fix=f"define {atom.name} above it, or give a default: ${{{atom.name}:-...}}",
+                    fix=f"define {atom.name} above it, or give a default: ${{{atom.name}:-...}}; "
+                    "a value with a ${ of its own can come from the environment",
                 )
         value = "".join(atom.resolve(seen) for atom in parse_variables(binding.value))
         if binding.key not in environ:
@@ -239,21 +248,23 @@ def load(file: Path = ROOT / ".env", environ: Mapping[str, str] = os.environ) ->
 
     Raises BadInput naming the variable, its value, what is expected and the line.
     """
-    raw = {name: (field.metadata["default"], "default") for name, field in fields().items()}
+    defaults = {name: (field.metadata["default"], "default") for name, field in fields().items()}
+    raw = dict(defaults)
     if content := read(file):
         for name, value, line in parse(decode(content, file.name), file.name, environ):
             refuse_unknown(name, f"{file.name} line {line}", strict=True)
-            if value:
-                raw[name] = (value, f"{file.name} line {line}")
+            raw[name] = (value, f"{file.name} line {line}") if value else defaults.get(name, ("", ""))
     for name, value in environ.items():
         refuse_unknown(name, "environment", strict=False)
-        if name in raw and value:
-            raw[name] = (value, "environment")
+        if name in defaults:
+            raw[name] = (value, "environment") if value else defaults[name]
     values = {}
     for name, field in fields().items():
         text, origin = raw[name]
         try:
             values[field.name] = field.metadata["check"](text)
         except ValueError as error:
-            raise BadInput(f"{origin}: {name}={text!r}: expected {error}.") from None
+            passwords = [raw[one][0] for one in ("PYPI_PASSWORD", "ROOT_PASSWORD") if raw[one][0]]
+            shown = "[redacted]" if any(one in text for one in passwords) else repr(text)
+            raise BadInput(f"{origin}: {name}={shown}: expected {error}.") from None
     return Settings(**values, origins={name: raw[name][1] for name in fields()})

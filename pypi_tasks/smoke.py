@@ -41,7 +41,7 @@ def wheel(version: str) -> tuple[str, bytes]:
 def clean_environment(environ: dict[str, str]) -> dict[str, str]:
     """The environment without what would let pip look anywhere but at the index."""
     kept = {name: value for name, value in environ.items() if not name.startswith(("PIP_", "PYTHON"))}
-    return kept | {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1"}
+    return kept | {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1", "NO_PROXY": "*"}
 
 
 def upload(settings: Settings, version: str, password: str) -> None:

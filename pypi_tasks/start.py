@@ -62,5 +62,5 @@ def show_help(groups: "Mapping[str, Sequence[Any]]") -> None:
     for purpose, tasks in groups.items():
         print(f"{purpose}:")
         for task in tasks:
-            print(f"  {task.name:14}{(task.__doc__ or '').splitlines()[0]}")
+            print(f"  {task.name.replace('_', '-'):14}{(task.__doc__ or '').splitlines()[0]}")
         print()

@@ -48,8 +48,13 @@ class World:
 
     def ask(self, argv: Argv, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command that only looks; done in a dry run too. With ``check`` a failure is a user's error."""
-        with installed(argv[0]):
-            result = subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="replace")
+        try:
+            with installed(argv[0]):
+                result = subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="replace")
+        except NotReady as error:
+            if check:
+                raise
+            return subprocess.CompletedProcess(argv, 127, "", error.what)
         if check and result.returncode != 0:
             raise Failed(f"`{shlex.join(argv)}` exited {result.returncode}: {(result.stderr or result.stdout).strip()}")
         return result
@@ -105,8 +110,12 @@ class World:
         if not self.announce(f"kill {pid}"):
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                raise Failed(f"process {pid} is somebody else's.", fix="run this as the user who started it") from None
             if poll(gone, timeout):
                 return
         raise Failed(f"process {pid} does not end.")
@@ -118,8 +127,9 @@ class World:
 
     def write(self, path: Path, text: str, mode: int = 0o644, secret: bool = False) -> None:
         """Write a file, if it differs; of a secret only the name is told. The inode stays: it may be mounted."""
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            return
+        with contextlib.suppress(OSError):
+            if path.stat().st_mode & 0o777 == mode and path.read_text(encoding="utf-8") == text:
+                return
         if not self.announce(f"write {'secret ' if secret else ''}{path}"):
             return
         try:
@@ -132,7 +142,7 @@ class World:
 
     def make_folder(self, path: Path, mode: int = 0o755, owner: tuple[int, int] | None = None) -> None:
         """Make a folder, and give a new one to ``owner`` when run by root."""
-        if path.is_dir() or not self.announce(f"mkdir -p {path}"):
+        if os.path.isdir(path) or not self.announce(f"mkdir -p {path}"):  # noqa: PTH112  Path.is_dir raises where one may not look
             return
         try:
             path.mkdir(parents=True, mode=mode)
@@ -151,7 +161,10 @@ class World:
     def remove(self, path: Path) -> None:
         """Remove a file or a folder with all that is in it."""
         if (path.exists() or path.is_symlink()) and self.announce(f"rm -r {path}"):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            try:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            except OSError as error:
+                raise Failed(f"{error.filename} cannot be removed: {error.strerror}.", fix=f"sudo rm -r {path}") from None
 
     def wait(self, what: str, ready: Callable[[], bool], timeout: float) -> bool:
         """Poll ``ready`` until it holds or ``timeout`` seconds are over, with a sign of life; True in a dry run."""
@@ -160,13 +173,13 @@ class World:
         with progress(what):
             return poll(ready, timeout)
 
-    def confirm(self, question: str, answer: str) -> bool:
-        """Whether the user types ``answer``; anything else, and no input at all, is a No."""
+    def confirm(self, question: str, *answers: str) -> bool:
+        """Whether the user types one of ``answers``; anything else, and no input at all, is a No."""
         if self.dry:
             self.say(f"would ask: {question}")
             return True
         try:
-            return input(f"{question} ").strip() == answer
+            return input(f"{question} ").strip() in answers
         except EOFError:
             self.say()
             return False
@@ -183,7 +196,7 @@ def installed(command: str) -> Iterator[None]:
     """Turn "no such command" into advice."""
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise NotReady(f"the command {command} is not there.", fix=INSTALL.get(command, f"install {command}")) from None
 
 
@@ -195,13 +208,13 @@ def size(text: str) -> int:
 
 def answers(url: str) -> bool:
     """Whether a GET is answered with 200 within three seconds; never through a proxy."""
-    import urllib.error
+    import http.client
     import urllib.request
 
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=3) as response:
             return bool(response.status == 200)
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 

@@ -49,7 +49,7 @@ class TestAddress:
         assert health.address() == ("127.0.0.1", 3141)
 
     @pytest.mark.parametrize(
-        ("host", "seen"), [("0.0.0.0", "127.0.0.1"), ("*", "127.0.0.1"), ("10.0.0.7", "10.0.0.7"), ("::1", "::1")]
+        ("host", "seen"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.7", "10.0.0.7"), ("::1", "::1")]
     )
     def test_is_where_the_server_was_told_to_listen(self, monkeypatch: pytest.MonkeyPatch, host: str, seen: str) -> None:
         monkeypatch.setenv("DEVPISERVER_HOST", host)

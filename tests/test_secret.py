@@ -63,7 +63,7 @@ class TestGenerated:
         settings.secrets_home.mkdir()
         (settings.secrets_home / "user_password").write_text("hunter2\n\n")
         settle(settings)
-        assert values(settings)["user_password"] == "hunter2\n\n"
+        assert values(settings)["user_password"] == "hunter2\n"
         assert set(values(settings)) == NAMES
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = (
+    "GIT_",
     "DEVPI",
     "PYPI_",
     "ROOT_PASSWORD",
@@ -102,13 +103,14 @@ class Workspace:
 def checkout(root: Path, project: str) -> Workspace:
     """Copy what git would commit, as a commit, with settings that clash with nobody's."""
     listed = ["git", "-C", str(REPOSITORY), "ls-files", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines():
+    environment = clean_environment()
+    for name in subprocess.run(listed, env=environment, capture_output=True, text=True, check=True).stdout.splitlines():
         source, target = REPOSITORY / name, root / name
         if source.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
     for command in (["init", "-q"], ["add", "-A"], COMMIT):
-        subprocess.run(["git", "-C", str(root), *command], check=True)
+        subprocess.run(["git", "-C", str(root), *command], env=environment, check=True)
     made = Workspace(root, project)
     bundle = os.environ.get("REQUESTS_CA_BUNDLE", "")
     made.configure(PROJECT=project, DEVPI_PORT=str(free_port()), CA_BUNDLE=bundle)
