@@ -123,8 +123,14 @@ class Stack:
             self.world.warn("the engine is elsewhere: DEVPI_HOME and SECRETS_HOME have to be folders of that machine.")
             return
         home.check(self.world, self.settings, self.settings.devpi_uid)
-        if not self.containers(running=True):
+        if not self.has_port():
             home.check_port(self.world, self.settings)
+
+    def has_port(self) -> bool:
+        """Whether a running container of this stack is what listens on the port."""
+        bindings = [one["HostConfig"]["PortBindings"] or {} for one in self.containers(running=True)]
+        taken = [binding["HostPort"] for ports in bindings for port in ports.values() for binding in port]
+        return str(self.settings.devpi_port) in taken
 
     def look(self) -> None:
         """Make sure that there is an engine to ask what is there."""

@@ -38,7 +38,7 @@ class Server:
     def preflight(self) -> None:
         """The folder must be ours to write, and the port free unless our own server has it."""
         home.check(self.world, self.settings, os.getuid())
-        if not self.pid():
+        if self.state().health != "healthy":
             home.check_port(self.world, self.settings)
 
     def look(self) -> None:
@@ -88,10 +88,11 @@ class Server:
             installer = [uv, "pip", "install", "--python", str(self.python)]
         else:
             self.world.run([sys.executable, "-m", "venv", str(self.venv)])
-            installer = [str(self.python), "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off"]
+            installer = [str(self.python), "-m", "pip", "--disable-pip-version-check", "install"]
         bundle = str(self.settings.ca_bundle or "")
         trust = {**os.environ, **dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE"), bundle)} if bundle else None
-        self.world.run([*installer, "--quiet", "--require-hashes", "--requirement", str(self.lock)], fix=INSTALL_FIX, env=trust)
+        quiet = [] if sys.stdout.isatty() else ["--quiet"]
+        self.world.run([*installer, *quiet, "--require-hashes", "--requirement", str(self.lock)], fix=INSTALL_FIX, env=trust)
         self.world.write(self.stamp, "complete\n")
 
     def start(self) -> None:

@@ -25,8 +25,9 @@ def install_tools(world: World, root: Path = ROOT) -> None:
     if uv := shutil.which("uv"):
         installer = [uv, "pip", "install", "--python", sys.executable]
     else:
-        installer = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off"]
-    world.run([*installer, "--quiet", "--require-hashes", "--requirement", str(lock)])
+        installer = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
+    quiet = [] if sys.stdout.isatty() else ["--quiet"]
+    world.run([*installer, *quiet, "--require-hashes", "--requirement", str(lock)])
     world.write(stamp, lock.read_text(encoding="utf-8"))
 
 
