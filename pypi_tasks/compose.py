@@ -119,12 +119,16 @@ class Stack:
         render(self.settings, self.env)
         if not ready:
             return
-        if not engine.endpoint(self.world).is_here:
+        if not self.is_here():
             self.world.warn("the engine is elsewhere: DEVPI_HOME and SECRETS_HOME have to be folders of that machine.")
             return
         home.check(self.world, self.settings, self.settings.devpi_uid)
         if not self.has_port():
             home.check_port(self.world, self.settings)
+
+    def is_here(self) -> bool:
+        """Whether this machine's folders are the engine's; a dry run without an engine takes it that they are."""
+        return (self.world.dry and not shutil.which("docker")) or engine.endpoint(self.world).is_here
 
     def has_port(self) -> bool:
         """Whether a running container of this stack is what listens on the port."""
@@ -149,9 +153,14 @@ class Stack:
         """Render, get the images (built if outdated, or pulled), and have Compose start what changed."""
         text = render(self.settings, self.env)
         self.world.write(self.file, text)
-        self.world.make_folder(self.settings.devpi_home, owner=self.owner)
+        fix = "inv doctor"
+        if self.is_here():
+            self.world.make_folder(self.settings.devpi_home, owner=self.owner)
+        else:
+            owner = f"{self.settings.devpi_uid}:{self.settings.devpi_gid}"
+            fix = f"on the engine's machine, have {self.settings.devpi_home} and {self.settings.secrets_home}, owned by {owner}"
         self.get_images(text)
-        self.world.run(self.argv("up", "--detach", "--remove-orphans"), fix="inv doctor")
+        self.world.run(self.argv("up", "--detach", "--remove-orphans"), fix)
 
     def get_images(self, text: str) -> None:
         """Build the images that the file names by their local name; pull when it names others."""

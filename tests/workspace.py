@@ -48,6 +48,7 @@ class Workspace:
     root: Path
     project: str
     settings: dict[str, str] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
 
     @property
     def port(self) -> str:
@@ -78,7 +79,7 @@ class Workspace:
         self, *argv: str, check: bool = True, stdin: str = "", timeout: float = 300, **environ: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the checkout; with ``check`` a failure shows all that it printed."""
-        environment = clean_environment() | environ
+        environment = clean_environment() | self.environ | environ
         result = subprocess.run(
             argv, cwd=self.root, env=environment, input=stdin, capture_output=True, text=True, timeout=timeout
         )

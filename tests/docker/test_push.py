@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pypi_tasks.world import poll
-from tests.conftest import inspect
+from tests.conftest import BASE, inspect
 from tests.registry import Registry
 from tests.workspace import Workspace, clean_environment, free_port
 
@@ -37,6 +37,19 @@ def test_push_again_builds_nothing(pushed: Workspace, registry: Registry) -> Non
     before = registry.digest("pypi_server", "latest")
     shown = pushed.inv("push").stdout
     assert "buildx" not in shown and "already exists" in shown
+    assert registry.digest("pypi_server", "latest") == before
+
+
+def test_an_immutable_tag_is_never_moved_to_other_content(pushed: Workspace, registry: Registry) -> None:
+    tag = f"6.20.3-{pushed.run('git', 'rev-parse', 'HEAD').stdout[:12]}"
+    before = registry.digest("pypi_server", tag)
+    base = f"{pushed.project}-base:1"
+    dockerfile = f"FROM {BASE}\nRUN touch /other\nLABEL pypi-tasks.project={pushed.project}\n"
+    subprocess.run(["docker", "build", "-q", "-t", base, "-"], input=dockerfile, text=True, check=True, capture_output=True)
+    error = pushed.refused("push", PYTHON_IMAGE=base)
+    assert f"{tag} is {before}, other content" in error and "commit" in error
+    assert registry.digest("pypi_server", tag) == before != registry.digest("pypi_server", "latest")
+    pushed.inv("push")
     assert registry.digest("pypi_server", "latest") == before
 
 

@@ -195,6 +195,18 @@ def test_gc_asks_and_leaves_packages_then_takes_them_by_name(stack: Workspace) -
     assert not stack.home.exists()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_any_user_of_the_host_can_own_the_data(stack: Workspace) -> None:
+    shutil.rmtree(stack.home, ignore_errors=True)
+    stack.configure(DEVPI_UID="4321", DEVPI_GID="8765")
+    stack.inv("up", "--env", "dev")
+    assert "smoke test passed" in stack.inv("smoke").stdout
+    status = (stack.home / "server" / ".sqlite").stat()
+    assert (status.st_uid, status.st_gid) == (4321, 8765)
+    stack.configure(DEVPI_UID="", DEVPI_GID="")
+    stack.inv("gc", "--env", "dev", "--yes", "--data", stdin="pypi/stable\n")
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make a folder of somebody else's")
 def test_a_data_folder_of_somebody_else_is_named_with_its_fix(stack: Workspace) -> None:
     shutil.rmtree(stack.home, ignore_errors=True)
