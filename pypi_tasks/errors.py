@@ -7,7 +7,7 @@ class UserError(Exit):
     """Something the user can mend. The message says what failed, what was expected and found, and what to do.
 
     Invoke prints it to standard error and exits with ``code``: 1 where the work itself failed, 2 for bad input
-    (``BadInput``), 3 where this machine is not ready for the task (``NotReady``).
+    (``BadInput``), 3 where this machine is not ready for the task (``NotReady``), 130 after Ctrl-C (``Interrupted``).
     """
 
     exit_code = 1
@@ -25,6 +25,12 @@ class BadInput(UserError):
     """A name, a setting or an answer that cannot be right. Nothing was changed."""
 
     exit_code = 2
+
+
+class Interrupted(UserError):
+    """Ctrl-C. What was there before is there still."""
+
+    exit_code = 130
 
 
 class NotReady(UserError):

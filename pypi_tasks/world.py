@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pypi_tasks.errors import Failed, NotReady
+from pypi_tasks.errors import Failed, Interrupted, NotReady
 from pypi_tasks.terminal import progress
 
 Argv = Sequence[str]
@@ -63,7 +63,7 @@ class World:
         """Run a command that changes something, its output going to the user."""
         if not self.announce(shlex.join(argv)):
             return
-        with installed(argv[0]):
+        with installed(argv[0]), resumable(shlex.join(argv[:4])):
             code = subprocess.run(argv, env=env).returncode
         if code != 0:
             raise Failed(f"`{shlex.join(argv[:4])} ...` exited {code}; its output is above.", fix=fix)
@@ -80,7 +80,7 @@ class World:
         """Run a command that changes something on what it reads; returns what it prints, or fails with that."""
         if not self.announce(shlex.join(argv)):
             return ""
-        with installed(argv[0]):
+        with installed(argv[0]), resumable(shlex.join(argv[:4])):
             result = subprocess.run(argv, input=stdin, env=env, capture_output=True, text=True)
         if result.returncode != 0:
             raise Failed((result.stderr or result.stdout).strip() or f"`{shlex.join(argv)}` exited {result.returncode}.")
@@ -123,7 +123,8 @@ class World:
     def act(self, description: str, action: Callable[[], Any]) -> None:
         """A change that is not a command, such as a call of the Docker SDK."""
         if self.announce(description):
-            action()
+            with resumable(description):
+                action()
 
     def write(self, path: Path, text: str, mode: int = 0o644, secret: bool = False) -> None:
         """Write a file, if it differs; of a secret only the name is told. The inode stays: it may be mounted."""
@@ -170,7 +171,7 @@ class World:
         """Poll ``ready`` until it holds or ``timeout`` seconds are over, with a sign of life; True in a dry run."""
         if not self.announce(f"wait for {what}, {timeout:.0f} s at most"):
             return True
-        with progress(what):
+        with resumable(f"wait for {what}"), progress(what):
             return poll(ready, timeout)
 
     def confirm(self, question: str, *answers: str) -> bool:
@@ -189,6 +190,15 @@ def tool(name: str) -> str:
     """The path of a command that is installed beside this Python, whether or not its environment is active."""
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else name
+
+
+@contextlib.contextmanager
+def resumable(what: str) -> Iterator[None]:
+    """Turn Ctrl-C into a message."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted at: {what}", fix="the same command again goes on from here") from None
 
 
 @contextlib.contextmanager

@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from pypi_tasks.world import poll
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = (
@@ -99,6 +102,25 @@ class Workspace:
         assert result.returncode != 0, result.stdout
         assert "Error: " in result.stderr and "Traceback" not in result.stdout + result.stderr, result.stdout + result.stderr
         return result.stderr
+
+    def interrupted(self, *words: str, at: str) -> str:
+        """Press Ctrl-C as soon as a task prints ``at``; it must end as no success, and say so. Returns what it printed."""
+        log = self.root.parent / f"{words[0]}.log"
+        with log.open("wb") as output:
+            running = subprocess.Popen(
+                [sys.executable, "-m", "invoke", *words],
+                cwd=self.root,
+                env=clean_environment(),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            assert poll(lambda: at in log.read_text(), 60), log.read_text()
+            os.killpg(running.pid, signal.SIGINT)
+            code = running.wait(timeout=60)
+        shown = log.read_text()
+        assert code == 130 and "Error: interrupted at" in shown and "Traceback" not in shown, shown
+        return shown
 
 
 def checkout(root: Path, project: str) -> Workspace:

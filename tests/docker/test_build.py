@@ -119,24 +119,8 @@ def test_a_failed_build_leaves_the_image_that_is_there(built: Workspace) -> None
 
 
 def test_ctrl_c_in_a_build_leaves_the_image_that_is_there(built: Workspace) -> None:
-    import signal
-    import sys
-
-    from tests.workspace import clean_environment
-
     before = image_id()
-    log = built.root.parent / "build.log"
-    with log.open("wb") as output:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "invoke", "build", "--no-cache"],
-            cwd=built.root, env=clean_environment(), stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-        assert poll(lambda: b"pip" in log.read_bytes(), 60)
-        import os
-
-        os.killpg(running.pid, signal.SIGINT)
-        assert running.wait(timeout=30) != 0
-    assert "Traceback" not in log.read_text()
+    built.interrupted("build", "--no-cache", at="Collecting")
     assert image_id() == before
 
 

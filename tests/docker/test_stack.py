@@ -15,7 +15,7 @@ import pytest
 from pypi_tasks.world import answers, poll
 from tests.conftest import inspect, labelled
 from tests.packages import build_wheel, new_version, pip_install, twine_upload, uv_install
-from tests.workspace import Workspace, clean_environment
+from tests.workspace import Workspace
 
 pytestmark = pytest.mark.docker
 
@@ -145,16 +145,7 @@ def test_a_changed_entry_point_is_built_and_started_by_up(stack: Workspace) -> N
 
 def test_ctrl_c_in_up_leaves_something_that_the_next_up_finishes(stack: Workspace) -> None:
     stack.inv("down", "--env", "dev")
-    log = stack.root.parent / "up.log"
-    with log.open("wb") as output:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "invoke", "up", "--env", "dev"],
-            cwd=stack.root, env=clean_environment(), stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-        assert poll(lambda: b"wait for" in log.read_bytes(), 60)
-        os.killpg(running.pid, signal.SIGINT)
-        assert running.wait(timeout=30) != 0
-    assert "Traceback" not in log.read_text()
+    stack.interrupted("up", "--env", "dev", at="wait for")
     stack.inv("up", "--env", "dev")
     assert "smoke test passed" in stack.inv("smoke").stdout
 
