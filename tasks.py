@@ -5,7 +5,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from pypi_tasks.command_line import accept_words
-from pypi_tasks.start import images_named, number, server, settings, show_help, world
+from pypi_tasks.start import images_named, number, overview, server, settings, world
 
 accept_words()
 
@@ -149,10 +149,10 @@ def lock(c: Context, upgrade: bool = False) -> None:
     project.lock(world(c), upgrade)
 
 
-@task(auto_shortflags=False, name="help")
+@task(auto_shortflags=False, name="help", default=True)
 def help_(c: Context) -> None:
     """Show the tasks by purpose."""
-    show_help(GROUPS)
+    world(c).say(overview(GROUPS))
 
 
 GROUPS = {

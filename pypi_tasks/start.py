@@ -56,11 +56,10 @@ def number(flag: str, text: str) -> float:
     raise BadInput(f"{flag} {text}: expected a number above 0.")
 
 
-def show_help(groups: "Mapping[str, Sequence[Any]]") -> None:
+def overview(groups: "Mapping[str, Sequence[Any]]") -> str:
     """Every task with its line, by purpose."""
-    print("Usage: inv TASK [--help] [--dry] ...\n")
+    lines = ["Usage: inv TASK [--dry] ...    (inv TASK --help: its options)"]
     for purpose, tasks in groups.items():
-        print(f"{purpose}:")
-        for task in tasks:
-            print(f"  {task.name.replace('_', '-'):14}{(task.__doc__ or '').splitlines()[0]}")
-        print()
+        lines += ["", f"{purpose}:"]
+        lines += [f"  {task.name.replace('_', '-'):14}{(task.__doc__ or '').splitlines()[0]}" for task in tasks]
+    return "\n".join(lines)
