@@ -26,6 +26,8 @@ FIXES = {
     "buildx": "install the Buildx plugin, Debian's docker-buildx or Docker's docker-buildx-plugin",
 }
 
+PERMISSION_FIX = "sudo usermod -aG docker $USER, then log in anew; `inv up --env local` needs no engine"
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -90,7 +92,8 @@ def version(world: World, part: str) -> str:
     found = re.search(r"\d+\.\d+[\w.+~-]*", result.stdout)
     if result.returncode != 0 or not found:
         said = (result.stderr or result.stdout).strip().splitlines()
-        raise NotReady(f"Docker {part} does not answer: {said[0] if said else 'no output'}", fix=FIXES[part])
+        fix = PERMISSION_FIX if "permission denied" in result.stderr else FIXES[part]
+        raise NotReady(f"Docker {part} does not answer: {said[0] if said else 'no output'}", fix)
     if numbers(found[0]) < numbers(MINIMUMS[part]):
         raise NotReady(
             f"Docker {part}: expected at least {MINIMUMS[part]}, found {found[0]}.",

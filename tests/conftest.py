@@ -1,5 +1,6 @@
 """The fixtures: checkouts to use the project in, and what a real engine needs."""
 
+import functools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from tests.workspace import Workspace, checkout
 BASE = "python:3.13-slim-trixie"
 
 
+@functools.cache
 def missing() -> str:
     """What keeps the engine tests from running, empty when nothing does."""
     if not shutil.which("docker"):
@@ -28,18 +30,11 @@ def missing() -> str:
     return "" if pulled.returncode == 0 else f"the base image {BASE} is not here and cannot be pulled"
 
 
-@pytest.fixture(scope="session")
-def engine() -> None:
-    """A real engine with the base image. Without it tests are skipped; in CI that is a failure."""
-    if why := missing():
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that needs an engine where there is none, before its fixtures are made; in CI that is a failure."""
+    if item.get_closest_marker("docker") and (why := missing()):
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(why)
-
-
-@pytest.fixture(autouse=True)
-def _needs(request: pytest.FixtureRequest) -> None:
-    """Give every test that is marked docker the engine."""
-    if request.node.get_closest_marker("docker"):
-        request.getfixturevalue("engine")
 
 
 def labelled(kind: str, project: str) -> list[str]:
