@@ -149,10 +149,10 @@ def lock(c: Context, upgrade: bool = False) -> None:
     project.lock(world(c), upgrade)
 
 
-@task(auto_shortflags=False, name="help", default=True)
-def help_(c: Context) -> None:
+@task(auto_shortflags=False, name="help", default=True, iterable=["tasks"], help={"tasks": "only these"})
+def help_(c: Context, tasks: list[str]) -> None:
     """Show the tasks by purpose."""
-    world(c).say(overview(GROUPS))
+    world(c).say(overview(GROUPS, tasks))
 
 
 GROUPS = {

@@ -36,7 +36,9 @@ def check_access(home: Path, server: Path, uid: int) -> None:
     """Refuse a folder or database that this user cannot write, before devpi fails half-way."""
     if home.exists() and not home.is_dir():
         raise Refusal(f"{home} is not a folder: DEVPI_HOME must be one.")
-    for path in (home, server, server / ".sqlite"):
+    if server.exists() and not server.is_dir():
+        raise Refusal(f"{server} is not a folder; devpi keeps its data in a folder of that name. Move it away.")
+    for path in (home, server, home / "tmp", home / "devpi.pid", server / ".sqlite"):
         if not path.exists() or os.access(path, os.W_OK):
             continue
         owner = path.stat()

@@ -87,7 +87,7 @@ def ensure_password(server: Server, login: Login, setting: str) -> list[str]:
         return [f"user {login.user} had an empty password; it has the stored one now"]
     raise Refusal(
         f"the stored password of user {login.user} is not the server's. "
-        f"Give the right one once, {setting}=... inv up; it is kept for the next time."
+        f"Give the right one once, {setting}=... inv up; it is kept for the next time. What was stored is stored still."
     )
 
 
@@ -120,6 +120,9 @@ def ensure_user(server: Server, root: Login, user: Login) -> list[str]:
 
 def ensure_index(server: Server, root: Login, name: str, options: Body, enforce: list[str]) -> list[str]:
     """Have the private index, with the options that were asked for by name."""
+    for base in options["bases"]:
+        if server.read(f"/{base}") is None:
+            raise Refusal(f"DEVPI_BASES names {base}, which is not on the server. Make that index first, or take it out.")
     found = server.read(f"/{name}")
     if found is None:
         server.change("PUT", f"/{name}", {"type": "stage", **options}, root)

@@ -8,11 +8,13 @@ handle_as_invoke = ParseMachine.handle
 
 
 def handle(machine: Any, token: str) -> None:
-    """Invoke's handling of one word, but ``build_cached`` is ``build-cached`` too, and a task with an argument named
-    ``images`` takes every word that is neither a flag nor a task."""
+    """Invoke's handling of one word, but ``build_cached`` is ``build-cached`` too, a task with an argument named
+    ``images`` takes every word that is neither a flag nor a task, and ``help`` takes every word."""
     context = machine.context
     if token.startswith("-") or machine.waiting_for_flag_value:
         handle_as_invoke(machine, token)
+    elif context is not None and context.name == "help":
+        context.args["tasks"].value = token  # a word after `help` is never a task to run
     elif (dashed := token.replace("_", "-")) in machine.contexts:
         handle_as_invoke(machine, dashed)
     elif context is not None and "images" in context.args:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pypi_tasks import engine, home, image
 from pypi_tasks.deployment import State
-from pypi_tasks.errors import BadInput, Failed
+from pypi_tasks.errors import BadInput, Failed, NotReady
 from pypi_tasks.image import Image
 from pypi_tasks.settings import ROOT, Settings, fields
 from pypi_tasks.world import World
@@ -48,7 +48,7 @@ def variables(settings: Settings, env: str) -> dict[str, Any]:
         return Image(name, ROOT / name).published(settings.registry, settings.tag)
 
     def local(name: str) -> str:
-        return Image(name, ROOT / name).local
+        return Image(name, ROOT / name).local(settings.project)
 
     return {**values, "ENV": env, "local_image": local, "published_image": published}
 
@@ -123,8 +123,21 @@ class Stack:
             self.world.warn("the engine is elsewhere: DEVPI_HOME and SECRETS_HOME have to be folders of that machine.")
             return
         home.check(self.world, self.settings, self.settings.devpi_uid)
+        self.refuse_other_checkout()
+        if not self.containers(running=True):
+            home.check_unused(self.world, self.settings)
         if not self.has_port():
             home.check_port(self.world, self.settings)
+
+    def refuse_other_checkout(self) -> None:
+        """Leave alone what another folder started under the same name."""
+        for container in self.containers():
+            file = container["Config"]["Labels"].get("com.docker.compose.project.config_files", str(self.file))
+            if file != str(self.file):
+                raise NotReady(
+                    f"{self.project} is running already, from {file}.",
+                    fix="give each checkout on this machine its own PROJECT; `inv gc` here would remove that one's containers",
+                )
 
     def is_here(self) -> bool:
         """Whether this machine's folders are the engine's; a dry run without an engine takes it that they are."""
@@ -164,7 +177,7 @@ class Stack:
 
     def get_images(self, text: str) -> None:
         """Build the images that the file names by their local name; pull when it names others."""
-        local = [one for one in image.known() if f'"{one.local}"' in text]
+        local = [one for one in image.known() if quoted(one.local(self.settings.project)) in text]
         if not local:
             self.world.run(self.argv("pull"), fix="check REGISTRY and TAG; `inv push` puts the image there")
         stale = image.outdated(self.world, self.settings, local)
@@ -189,13 +202,15 @@ class Stack:
     def stop(self) -> None:
         """Take the containers and the network away; data, images and secrets stay."""
         engine.require(self.world, "engine", "compose")
+        if not self.world.dry:
+            self.refuse_other_checkout()
         self.world.run(["docker", "compose", "--project-name", self.project, "down", "--remove-orphans"])
 
     def logs(self, follow: bool = False, lines: int = 100) -> None:
         """The log of every container of the stack."""
         engine.require(self.world, "engine", "compose")
         if not self.containers():
-            raise Failed(f"{self.env} has no containers.", fix=f"inv up --env {self.env}")
+            raise Failed(f"{self.env} has no containers.", fix=f"inv up --env {self.env}, or the --env that `inv status` shows")
         command = ["docker", "compose", "--project-name", self.project, "logs", "--tail", str(lines)]
         self.world.stream([*command, *(["--follow"] if follow else [])])
 

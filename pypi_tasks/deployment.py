@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pypi_tasks import secret
 from pypi_tasks.errors import BadInput, Failed
-from pypi_tasks.settings import Settings
+from pypi_tasks.settings import ROOT, Settings
 from pypi_tasks.world import World
 
 
@@ -92,12 +92,13 @@ def up(world: World, settings: Settings, server: Deployment, timeout: float) -> 
     server.preflight()
     secret.check(settings)
     warn_of_confusion(world, settings)
-    secret.settle(world, settings, server.owner)
-    server.start()
-    await_health(world, server, timeout)
-    for line in server.provision(json.dumps(wish(settings))).splitlines():
-        world.say(f"  {line}")
-    world.say(summary(settings, server.env))
+    with world.exclusive(ROOT / ".inv.lock"), secret.settled(world, settings, server.owner):
+        server.start()
+        await_health(world, server, timeout)
+        for line in server.provision(json.dumps(wish(settings))).splitlines():
+            world.say(f"  {line}")
+    if not world.dry:
+        world.say(summary(settings, server.env))
 
 
 def await_health(world: World, server: Deployment, timeout: float) -> None:

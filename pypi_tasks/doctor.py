@@ -27,13 +27,14 @@ class Finding:
     optional: bool = False
 
 
-def part(world: World, name: str) -> Finding:
-    """Version of the engine or a plugin against its minimum."""
+def part(world: World, settings: Settings, name: str) -> Finding:
+    """Version of the engine or a plugin against its minimum; native mode does without."""
+    native = settings.pypi_env == "local"
     label = f"Docker {name} >= {engine.MINIMUMS[name]}"
     try:
-        return Finding(label, True, engine.version(world, name), optional=True)
+        return Finding(label, True, engine.version(world, name))
     except NotReady as error:
-        return Finding(label, False, error.what, error.fix, optional=True)
+        return Finding(label, False, error.what, error.fix, optional=native)
 
 
 def python() -> Finding:
@@ -55,7 +56,7 @@ def port(world: World, settings: Settings) -> Finding:
             continue
         if state.health != "stopped":
             return Finding("port", True, f"{where} is held by our own {env}, {state.detail}")
-    return Finding("port", False, f"{where}: {why}", "set another DEVPI_PORT, or stop what has it")
+    return Finding("port", False, f"{where}: {why.strerror}", "set another DEVPI_PORT, or stop what has it")
 
 
 def disk(settings: Settings) -> Finding:
@@ -65,8 +66,8 @@ def disk(settings: Settings) -> Finding:
 
 
 def folder(settings: Settings) -> Finding:
-    """DEVPI_HOME for the container's user, or for this one where there is no engine."""
-    uid = settings.devpi_uid if shutil.which("docker") else os.getuid()
+    """DEVPI_HOME for the user who runs the server of PYPI_ENV."""
+    uid = os.getuid() if settings.pypi_env == "local" else settings.devpi_uid
     error = home.problem(settings.devpi_home, uid, settings.devpi_gid)
     if error:
         return Finding("DEVPI_HOME", False, error.what, error.fix)
@@ -86,7 +87,7 @@ def examine(world: World, settings: Settings) -> list[Finding]:
     given = sum(origin != "default" for origin in settings.origins.values())
     return [
         Finding("settings", True, f"all good, {given} set"),
-        *(part(world, name) for name in engine.MINIMUMS),
+        *(part(world, settings, name) for name in engine.MINIMUMS),
         python(),
         disk(settings),
         folder(settings),
@@ -103,6 +104,5 @@ def report(world: World, settings: Settings) -> None:
     table("", ["", "check", "found", "fix"], rows)
     bad = [finding.check for finding in findings if not finding.good and not finding.optional]
     if bad:
-        raise UserError(f"not ready: {', '.join(bad)}.", fix="the last column above")
-    if not all(finding.good for finding in findings):
-        world.say("Ready for `inv up --env local`; the Docker environments need what is marked no.")
+        needs = "" if settings.pypi_env == "local" else " (PYPI_ENV=local needs no Docker)"
+        raise NotReady(f"not ready for {settings.pypi_env}: {', '.join(bad)}.", fix=f"the last column above{needs}")

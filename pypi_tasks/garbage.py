@@ -135,9 +135,9 @@ def collect(world: World, settings: Settings, server: Deployment, yes: bool, dat
     server.look()
     if data and server.state().health == "stopped" and home.in_use(settings.devpi_home):
         raise NotReady(f"another environment runs on {settings.devpi_home}.", fix="`inv status` shows which; take it down first")
-    items = find(world, settings, server.env)
-    if data and settings.devpi_home.exists():
-        items.append(Item("PACKAGE DATA", str(settings.devpi_home), disk_use(settings.devpi_home), path=settings.devpi_home))
+    folder = settings.devpi_home
+    packages = [Item("PACKAGE DATA", str(folder), disk_use(folder), path=folder)] if data and folder.exists() else []
+    items = [*find(world, settings, server.env), *packages]
     if not items:
         world.say(f"{server.env}: nothing to remove")
         return
@@ -147,7 +147,8 @@ def collect(world: World, settings: Settings, server: Deployment, yes: bool, dat
         raise BadInput("not confirmed, so nothing was removed.", fix="type y, or give --yes")
     if data and not world.confirm(f"Type the index's name, {settings.index}, to remove its packages for good:", settings.index):
         raise BadInput("the index's name was not typed, so nothing was removed.")
-    if server.env == "local":
-        server.stop()
+    if server.state().health != "stopped":
+        server.stop()  # properly: what is removed below would be killed
+        items = items if world.dry else [*find(world, settings, server.env), *packages]
     for item in items:
         world.remove(item.path) if item.path else world.sweep(item.argv)

@@ -1,5 +1,6 @@
 """DEVPI_HOME and the port: what has to be true of them before a server starts."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -37,9 +38,11 @@ def problem(home: Path, uid: int, gid: int) -> NotReady | None:
     if is_there(home) and not home.is_dir():
         return NotReady(f"DEVPI_HOME={home} is a file; expected a folder.", fix="set DEVPI_HOME to a folder")
     at = nearest(home)
+    if is_there(home / "server") and not (home / "server").is_dir():
+        return NotReady(f"{home / 'server'} is a file; devpi keeps its data in a folder of that name.", fix="move it away")
     if os.statvfs(at).f_flag & os.ST_RDONLY or (not is_there(home) and not os.access(at, os.W_OK)):
         return NotReady(f"DEVPI_HOME={home}: {at} is read-only for you.", fix="set DEVPI_HOME to a folder that you can write")
-    for path in (home, home / ".sqlite", home / "server", home / "server" / ".sqlite"):
+    for path in (home, home / "server", *entries(home), *entries(home / "server")):
         if is_there(path) and not writable_by(path.stat(), uid, gid):
             owner = path.stat()
             why = "is read-only" if owner.st_uid == uid else f"belongs to uid {owner.st_uid}"
@@ -48,25 +51,46 @@ def problem(home: Path, uid: int, gid: int) -> NotReady | None:
     return None
 
 
+def entries(folder: Path) -> list[Path]:
+    """What is directly in a folder, as far as one may look."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
 def check(world: World, settings: Settings, uid: int) -> None:
     """Refuse a DEVPI_HOME that the server could not use."""
-    found = problem(settings.devpi_home, uid, settings.devpi_gid)
-    if found and not world.dry:
-        raise found
-    if found:
-        world.warn(f"would stop here. {found.what}")
+    if found := problem(settings.devpi_home, uid, settings.devpi_gid):
+        stop_here(world, found)
 
 
-def port_problem(address: str, port: int) -> str:
-    """Why this address cannot be listened on, empty when it can."""
+def check_unused(world: World, settings: Settings) -> None:
+    """Refuse data on which a server of another environment runs."""
+    if in_use(settings.devpi_home):
+        stop_here(world, NotReady(
+            f"another server is running on {settings.devpi_home}.",
+            fix="`inv status` shows which; take it down first: inv down --env ENV",
+        ))  # fmt: skip
+
+
+def stop_here(world: World, error: NotReady) -> None:
+    """Raise; in a dry run only say that the task would end here."""
+    if not world.dry:
+        raise error
+    world.warn(f"would stop here. {error.what}")
+
+
+def port_problem(address: str, port: int) -> OSError | None:
+    """Why this address cannot be listened on, None when it can."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address, port))
     except OSError as error:
-        return error.strerror or str(error)
-    return ""
+        return error
+    return None
 
 
 def in_use(home: Path) -> bool:
@@ -82,14 +106,13 @@ def in_use(home: Path) -> bool:
 
 
 def check_port(world: World, settings: Settings) -> None:
-    """Refuse a port that something else has."""
-    why = port_problem(settings.devpi_bind, settings.devpi_port)
-    if not why:
+    """Refuse a port that something else has, or an address that is not this host's."""
+    if not (found := port_problem(settings.devpi_bind, settings.devpi_port)):
         return
-    error = NotReady(
-        f"DEVPI_BIND={settings.devpi_bind} DEVPI_PORT={settings.devpi_port}: {why}.",
-        fix="`inv status` shows whether another environment of this project has it; otherwise set another DEVPI_PORT",
-    )
-    if not world.dry:
-        raise error
-    world.warn(f"would stop here. {error.what}")
+    fixes = {
+        errno.EADDRNOTAVAIL: "set DEVPI_BIND to an address of this host, or 0.0.0.0",
+        errno.EACCES: "set a DEVPI_PORT above 1023",
+    }
+    other = "`inv status` shows whether another environment of this project has it; otherwise set another DEVPI_PORT"
+    where = f"DEVPI_BIND={settings.devpi_bind} DEVPI_PORT={settings.devpi_port}"
+    stop_here(world, NotReady(f"{where}: {found.strerror}.", fix=fixes.get(found.errno or 0, other)))

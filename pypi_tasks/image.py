@@ -30,10 +30,9 @@ class Image:
     name: str
     folder: Path
 
-    @property
-    def local(self) -> str:
-        """The name that a build gives it on this engine."""
-        return f"{self.name}:latest"
+    def local(self, project: str) -> str:
+        """The name by which a project knows it on this engine, where ``IMAGE:latest`` is whoever built last."""
+        return f"{self.name}:{project}"
 
     def published(self, registry: str, tag: str) -> str:
         """The name that it has in a registry, by tag or by digest."""
@@ -80,7 +79,7 @@ def labels(image: Image, settings: Settings, made_from: Revision, version: str) 
     return {
         "org.opencontainers.image.title": image.name,
         VERSION_LABEL: version,
-        REVISION_LABEL: made_from.commit + ("-dirty" if made_from.dirty else ""),
+        REVISION_LABEL: revision_label(made_from),
         "org.opencontainers.image.created": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "org.opencontainers.image.source": settings.source_url or f"{settings.project}/{image.name}",
         PROJECT_LABEL: settings.project,
@@ -92,7 +91,8 @@ def build_argv(
     image: Image, settings: Settings, made_from: Revision, version: str, no_cache: bool = False, pull: bool = False
 ) -> list[str]:
     """The command that builds an image. The commit's time is the image's, so that two builds are one image."""
-    argv = ["docker", "buildx", "build", "--tag", image.local, "--provenance=false"]
+    argv = ["docker", "buildx", "build", "--tag", f"{image.name}:latest", "--tag", image.local(settings.project)]
+    argv += ["--provenance=false"]
     argv += ["--no-cache"] * no_cache + ["--pull"] * pull
     for name, value in {**build_arguments(settings), "SOURCE_DATE_EPOCH": str(made_from.time)}.items():
         argv += ["--build-arg", f"{name}={value}"]
@@ -116,7 +116,7 @@ def build(world: World, settings: Settings, images: Sequence[Image], no_cache: b
         made_from = revision.read(world, ROOT, image.folder)
         world.run(
             build_argv(image, settings, made_from, version, no_cache, pull),
-            fix="behind a TLS proxy set CA_BUNDLE; without a registry name a base that is here with PYTHON_IMAGE",
+            fix="behind a TLS proxy, CA_BUNDLE; where no base image can be pulled, PYTHON_IMAGE names one that is here",
         )
 
 
@@ -130,15 +130,34 @@ def local_labels(world: World, reference: str) -> dict[str, str]:
 
 
 def outdated(world: World, settings: Settings, images: Sequence[Image]) -> list[Image]:
-    """The images that are missing here or were made from something else than their folder holds now."""
-    return [image for image in images if local_labels(world, image.local).get(CONTEXT_LABEL) != context_digest(image, settings)]
+    """The images that are missing here, or were made from something else than their folder holds now, or from the same
+    before it was committed: a clean commit is never published under the name of a dirty one."""
+
+    def is_old(image: Image) -> bool:
+        found = local_labels(world, image.local(settings.project))
+        if found.get(CONTEXT_LABEL) != context_digest(image, settings):
+            return True
+        now = revision.read(world, ROOT, image.folder)
+        return not is_clean(found.get(REVISION_LABEL, "unknown")) and is_clean(revision_label(now))
+
+    return [image for image in images if is_old(image)]
+
+
+def revision_label(made_from: Revision) -> str:
+    """The commit as a label has it."""
+    return made_from.commit + ("-dirty" if made_from.dirty else "")
+
+
+def is_clean(label: str) -> bool:
+    """Whether a revision label is a commit and nothing but that commit."""
+    return label != "unknown" and not label.endswith("-dirty")
 
 
 def immutable_tag(labels: dict[str, str]) -> str:
     """The tag that is never moved: devpi's version and the commit; an uncommitted context adds its own digest."""
-    commit, _, dirty = labels.get(REVISION_LABEL, "unknown").partition("-")
-    mark = f"-dirty-{labels.get(CONTEXT_LABEL, '').removeprefix('sha256:')[:12]}" if dirty or commit == "unknown" else ""
-    return f"{labels.get(VERSION_LABEL, 'unknown')}-{commit[:12]}{mark}"
+    label = labels.get(REVISION_LABEL, "unknown")
+    mark = "" if is_clean(label) else f"-dirty-{labels.get(CONTEXT_LABEL, '').removeprefix('sha256:')[:12]}"
+    return f"{labels.get(VERSION_LABEL, 'unknown')}-{label.removesuffix('-dirty')[:12]}{mark}"
 
 
 def require_registry(settings: Settings) -> None:
@@ -169,13 +188,13 @@ def tag(world: World, settings: Settings, images: Sequence[Image]) -> list[Pair]
     pairs = [names(image, settings, found_or_planned(world, settings, image)) for image in images]
     for image, pair in zip(images, pairs, strict=True):
         for name in pair:
-            world.run(["docker", "tag", image.local, name])
+            world.run(["docker", "tag", image.local(settings.project), name])
     return pairs
 
 
 def found_or_planned(world: World, settings: Settings, image: Image) -> dict[str, str]:
     """The labels of the built image; in a dry run, where nothing was built, the ones that it would get."""
-    found = local_labels(world, image.local)
+    found = local_labels(world, image.local(settings.project))
     if world.dry and found.get(CONTEXT_LABEL) != context_digest(image, settings):
         return labels(image, settings, revision.read(world, ROOT, image.folder), revision.devpi_version(ROOT))
     return found

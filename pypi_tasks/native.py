@@ -10,7 +10,7 @@ import sys
 
 from pypi_tasks import home
 from pypi_tasks.deployment import State
-from pypi_tasks.errors import Failed
+from pypi_tasks.errors import Failed, NotReady
 from pypi_tasks.settings import ROOT, Settings
 from pypi_tasks.world import World, answers
 
@@ -32,14 +32,29 @@ class Server:
         self.stamp = self.venv / "complete"
         self.python = self.venv / "bin" / "python"
         self.pid_file = settings.devpi_home / "devpi.pid"
+        self.log_start = 0
         self.running_settings = settings.devpi_home / "devpi.settings"
         self.log = settings.devpi_home / "devpi.log"
 
     def preflight(self) -> None:
         """The folder must be ours to write, and the port free unless our own server has it."""
         home.check(self.world, self.settings, os.getuid())
-        if self.state().health != "healthy":
+        self.refuse_foreign_folder()
+        if not self.pid():
+            home.check_unused(self.world, self.settings)
+        if not (self.pid() and (self.is_unchanged() or answers(f"{self.settings.url}/+api"))):
             home.check_port(self.world, self.settings)
+
+    def refuse_foreign_folder(self) -> None:
+        """Keep root, who may write anything, from leaving files in a folder whose owner could not write them."""
+        folder = self.settings.devpi_home
+        if os.getuid() == 0 and home.is_there(folder) and (owner := folder.stat().st_uid) != 0:
+            fix = f"sudo -u '#{owner}' ./inv up --env local; or have it all be root's: chown -R 0:0 {folder}"
+            home.stop_here(self.world, NotReady(f"{folder} belongs to uid {owner}, and a server of root's would break it.", fix))
+
+    def is_unchanged(self) -> bool:
+        """Whether the server was started with these very settings, versions and scripts."""
+        return self.running_settings.exists() and self.running_settings.read_text() == self.digest()
 
     def look(self) -> None:
         """What is there can always be seen: it is files."""
@@ -48,7 +63,7 @@ class Server:
         """The running server's process id. A server holds a lock on its pid file for as long as it lives; one in a
         container writes another host name there."""
         try:
-            with self.pid_file.open() as file:
+            with self.pid_file.open(errors="replace") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -79,7 +94,7 @@ class Server:
 
     def install(self) -> None:
         """Make the server's environment. The stamp is written last, so that a half-made one is made anew."""
-        if self.stamp.exists():
+        if self.stamp.exists() and self.python.exists():
             return
         self.world.remove(self.venv)
         self.world.make_folder(self.venv.parent)
@@ -100,7 +115,7 @@ class Server:
         self.install()
         self.world.make_folder(self.settings.devpi_home)
         if self.pid():
-            if self.running_settings.exists() and self.running_settings.read_text() == self.digest():
+            if self.is_unchanged():
                 return
             self.stop()
         script = [str(self.python), str(CONTEXT / "entrypoint.py")]
@@ -108,6 +123,7 @@ class Server:
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
             previous = self.log.with_suffix(".log.1")
             self.world.act(f"mv {self.log} {previous}", lambda: self.log.replace(previous))
+        self.log_start = self.log.stat().st_size if self.log.exists() else 0
         self.world.write(self.running_settings, self.digest())
         self.process = self.world.spawn([*script, *server], self.environment(), self.log)
 
@@ -143,6 +159,6 @@ class Server:
         self.world.stream(["tail", "-n", str(lines), *(["-f"] if follow else []), str(self.log)])
 
     def last_words(self) -> str:
-        """The last twenty lines of the log."""
-        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        """The last twenty lines that the server wrote since it was started."""
+        text = self.log.read_bytes()[self.log_start :].decode(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-20:])

@@ -31,7 +31,9 @@ def status(world: World, settings: Settings) -> None:
     rows = []
     for env in ["local", *compose.variants()]:
         try:
-            state = choose(world, settings, env).state()
+            server = choose(world, settings, env)
+            server.look()
+            state = server.state()
             rows.append([env, state.health, state.detail, state.image])
         except UserError as error:
             rows.append([env, "unknown", shorten(error.what, 90), ""])

@@ -1,7 +1,9 @@
 """Secrets: a type that does not print itself, and the files that hold them."""
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,26 +38,42 @@ def check(settings: Settings) -> None:
     """Refuse secrets that the user who runs the task cannot read, before anything is started."""
     for file in files(settings):
         try:
-            file.path.read_bytes()
+            file.path.read_bytes().decode()
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except UnicodeDecodeError:
+            raise NotReady(f"the secret {file.path} is not text.", "put the right one there, or remove the file") from None
         except OSError as error:
             raise NotReady(
                 f"the secret {file.path} cannot be read: {error.strerror}.", fix=f"sudo chown {os.getuid()} {file.path}"
             ) from None
 
 
-def settle(world: World, settings: Settings, owner: tuple[int, int] | None) -> None:
+def settle(world: World, settings: Settings, owner: tuple[int, int] | None) -> dict[Path, str]:
     """Have every secret in a file of mode 0600, owned by the uid and gid that a container reads it as, if any.
 
-    A stored password that a setting replaces is kept beside it, as NAME.previous.
+    Returns what was stored under a path until now, for each secret that a setting replaces.
     """
     world.make_folder(settings.secrets_home, mode=0o700)
+    replaced = {}
     for file in files(settings):
         old = stored(file)
         new = file.given.strip() or old or secrets.token_urlsafe(32)
         if old not in ("", new):
-            world.write(file.path.with_suffix(".previous"), f"{old}\n", mode=0o600, secret=True)
+            replaced[file.path] = old
         world.write(file.path, f"{new}\n", mode=0o600, secret=True)
         if owner:
             world.own(file.path, *owner)
+    return replaced
+
+
+@contextlib.contextmanager
+def settled(world: World, settings: Settings, owner: tuple[int, int] | None) -> Iterator[None]:
+    """Secrets for the block; when it fails, a password that a setting replaced is put back: it may be the right one."""
+    replaced = settle(world, settings, owner)
+    try:
+        yield
+    except BaseException:
+        for path, old in replaced.items():
+            world.write(path, f"{old}\n", mode=0o600, secret=True)
+        raise

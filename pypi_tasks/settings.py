@@ -128,7 +128,8 @@ image_name = matching(r"[A-Za-z0-9][^\s]*", "an image, by tag or digest")
 project_name = matching(r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, - and _")
 environment = matching(r"[a-z0-9][a-z0-9-]*", "the name of an environment")
 port = number(1, 65535, "a port number")
-devpi_name = matching(r"[A-Za-z0-9._-]+", "letters, digits, . _ and -")
+devpi_name = matching(r"[A-Za-z0-9_][A-Za-z0-9._-]*", "letters, digits, . _ and -, not a . first")
+devpi_owner = matching(r"(?!root$)[A-Za-z0-9_][A-Za-z0-9._-]*", "a name of letters, digits, . _ and -, other than root")
 index_list = words(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "indexes as user/index, comma-separated")
 project_list = words(r"\*|[A-Za-z0-9._-]+", "names of projects, comma-separated, or *")
 memory = matching(r"\d+[kmg]", "a size such as 512m or 1g")
@@ -146,7 +147,7 @@ class Settings:
     devpi_port: int = setting("3141", port, "port that clients use")
     devpi_bind: str = setting("127.0.0.1", ip_address, "address that clients use; 0.0.0.0 for all")
     devpi_home: Path = setting("./devpi", path, "folder of the package data")
-    devpi_user: str = setting("pypi", devpi_name, "user who owns the index and uploads")
+    devpi_user: str = setting("pypi", devpi_owner, "user who owns the index and uploads")
     devpi_index: str = setting("stable", devpi_name, "name of the index")
     devpi_bases: tuple[str, ...] = setting("root/pypi", index_list, "indexes that it inherits from")
     devpi_volatile: bool = setting("false", yes_or_no, "whether a release may be replaced")
@@ -267,4 +268,7 @@ def load(file: Path = ROOT / ".env", environ: Mapping[str, str] = os.environ) ->
             passwords = [raw[one][0] for one in ("PYPI_PASSWORD", "ROOT_PASSWORD") if raw[one][0]]
             shown = "[redacted]" if any(one in text for one in passwords) else repr(text)
             raise BadInput(f"{origin}: {name}={shown}: expected {error}.") from None
-    return Settings(**values, origins={name: raw[name][1] for name in fields()})
+    made = Settings(**values, origins={name: raw[name][1] for name in fields()})
+    if made.index in made.devpi_bases:
+        raise BadInput(f"{raw['DEVPI_BASES'][1]}: DEVPI_BASES names {made.index}, which cannot inherit from itself.")
+    return made

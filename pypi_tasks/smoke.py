@@ -60,7 +60,9 @@ def upload(settings: Settings, version: str, password: str) -> None:
             auth=(settings.devpi_user, password), timeout=60,
         )  # fmt: skip
     if response.status_code != 200:
-        raise Failed(f"upload of {name} answered {response.status_code} {response.reason}.", fix="inv logs")
+        fixes = {401: "the stored password is not the server's: PYPI_PASSWORD=... inv up", 404: "`inv up` makes the index"}
+        fix = fixes.get(response.status_code, "inv logs")
+        raise Failed(f"upload of {name} answered {response.status_code} {response.reason}.", fix)
 
 
 def remove(settings: Settings, password: str) -> None:
@@ -97,8 +99,11 @@ def run(world: World, settings: Settings) -> None:
         return
     import requests
 
+    stored = settings.secrets_home / "user_password"
+    if not stored.exists():
+        raise Failed(f"there is no password yet in {stored}.", fix="inv up")
     try:
-        password = (settings.secrets_home / "user_password").read_text(encoding="utf-8").strip()
+        password = stored.read_text(encoding="utf-8").strip()
         started = time.monotonic()
         world.act(f"upload {NAME} {version} to {settings.url}/{settings.index}/", lambda: upload(settings, version, password))
         try:
@@ -106,5 +111,5 @@ def run(world: World, settings: Settings) -> None:
         finally:
             world.act(f"remove {NAME} {version}", lambda: remove(settings, password))
         world.say(f"smoke test passed in {time.monotonic() - started:.1f} s")
-    except (requests.RequestException, FileNotFoundError) as error:
-        raise Failed(f"no server at {settings.url}, or no password for it: {error}", fix="inv up") from None
+    except requests.RequestException as error:
+        raise Failed(f"{settings.url} does not answer ({type(error).__name__}).", fix="inv up; inv status") from None

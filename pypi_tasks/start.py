@@ -56,10 +56,12 @@ def number(flag: str, text: str) -> float:
     raise BadInput(f"{flag} {text}: expected a number above 0.")
 
 
-def overview(groups: "Mapping[str, Sequence[Any]]") -> str:
-    """Every task with its line, by purpose."""
+def overview(groups: "Mapping[str, Sequence[Any]]", only: "Sequence[str]" = ()) -> str:
+    """Every task with its line, by purpose; or only the named ones."""
+    wanted = {name.replace("_", "-") for name in only}
     lines = ["Usage: inv TASK [--dry] ...    (inv TASK --help: its options)"]
     for purpose, tasks in groups.items():
-        lines += ["", f"{purpose}:"]
-        lines += [f"  {task.name.replace('_', '-'):14}{(task.__doc__ or '').splitlines()[0]}" for task in tasks]
+        named = {task.name.replace("_", "-"): (task.__doc__ or "").splitlines()[0] for task in tasks}
+        shown = [f"  {name:14}{line}" for name, line in named.items() if not wanted or name in wanted]
+        lines += ["", f"{purpose}:", *shown] if shown else []
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """The one module that changes anything outside this process, says what it does, and with ``--dry`` only says it."""
 
 import contextlib
+import fcntl
 import os
 import re
 import shlex
@@ -173,6 +174,19 @@ class World:
             return True
         with resumable(f"wait for {what}"), progress(what):
             return poll(ready, timeout)
+
+    @contextlib.contextmanager
+    def exclusive(self, path: Path) -> Iterator[None]:
+        """Let one process at a time do what is in the block; a second one is told, not kept waiting."""
+        if self.dry:
+            yield
+            return
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise NotReady("another `inv up` is at work in this folder.", fix="wait for it, then try again") from None
+            yield
 
     def confirm(self, question: str, *answers: str) -> bool:
         """Whether the user types one of ``answers``; anything else, and no input at all, is a No."""

@@ -62,7 +62,7 @@ class TestWords:
         result = inv("--dry", "build", "second", "render", "--env", "dev")
         assert result.returncode == 0
         assert "--tag second:latest" in result.stdout
-        assert 'image: "pypi_server:latest"' in result.stdout
+        assert 'image: "pypi_server:' in result.stdout
 
     @pytest.mark.parametrize("name", ["build_cached", "build-cached"])
     def test_a_task_has_both_spellings(self, inv: CommandLine, name: str) -> None:

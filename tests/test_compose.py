@@ -41,7 +41,7 @@ class TestVariants:
 
     def test_dev_runs_what_was_built_here(self, settings: Settings) -> None:
         text = lines(compose.render(settings, "dev"))
-        assert 'image: "pypi_server:latest"' in text
+        assert 'image: "pypi_server:pypi"' in text
         assert "pull_policy: never" in text
 
     def test_stable_runs_what_the_registry_has_under_the_tag(self, settings: Settings) -> None:

@@ -112,7 +112,7 @@ class TestPort:
         return socket.create_server(("127.0.0.1", 0))
 
     def test_a_free_one_is_fine(self) -> None:
-        assert home.port_problem("127.0.0.1", free_port()) == ""
+        assert home.port_problem("127.0.0.1", free_port()) is None
 
     def test_a_taken_one_is_told_with_what_to_do(self, tmp_path: Path, taken: socket.socket) -> None:
         with taken, pytest.raises(NotReady) as caught:
@@ -125,10 +125,12 @@ class TestPort:
 
     def test_taken_on_one_address_is_not_free_on_all(self, taken: socket.socket) -> None:
         with taken:
-            assert "in use" in home.port_problem("0.0.0.0", taken.getsockname()[1])
+            assert "in use" in str(home.port_problem("0.0.0.0", taken.getsockname()[1]))
 
-    def test_an_address_of_another_machine_is_told(self) -> None:
-        assert "assign requested address" in home.port_problem("192.0.2.1", free_port())
+    def test_an_address_of_another_machine_is_told_with_what_to_do(self, tmp_path: Path) -> None:
+        with pytest.raises(NotReady) as caught:
+            home.check_port(World(), settings_of(tmp_path, DEVPI_BIND="192.0.2.1", DEVPI_PORT=str(free_port())))
+        assert "assign requested address" in told(caught) and "set DEVPI_BIND" in told(caught)
 
     def test_one_that_was_just_given_up_is_free(self, taken: socket.socket) -> None:
         number = taken.getsockname()[1]
@@ -137,7 +139,7 @@ class TestPort:
             accepted.close()  # the server's side closes first, so that the port lingers in TIME_WAIT
             assert client.recv(1) == b""
         taken.close()
-        assert home.port_problem("127.0.0.1", number) == ""
+        assert home.port_problem("127.0.0.1", number) is None
 
     def test_a_dry_run_only_mentions_it(self, tmp_path: Path, taken: socket.socket, capsys: pytest.CaptureFixture[str]) -> None:
         with taken:

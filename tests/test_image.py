@@ -71,7 +71,7 @@ class TestBuildCommand:
     def test_is_exactly_this(self, project: Path) -> None:
         one, settings = Image("app", project / "app"), settings_of(project)
         assert image.build_argv(one, settings, CLEAN, "6.20.3") == [
-            "docker", "buildx", "build", "--tag", "app:latest", "--provenance=false",
+            "docker", "buildx", "build", "--tag", "app:latest", "--tag", "app:pypi", "--provenance=false",
             "--build-arg", "PYTHON_IMAGE=python:3.13-slim-trixie",
             "--build-arg", "SOURCE_DATE_EPOCH=1700000000",
             "--label", "org.opencontainers.image.title=app",
@@ -91,7 +91,7 @@ class TestBuildCommand:
     def test_takes_the_flags_that_were_asked_for(self, project: Path, no_cache: bool, pull: bool, added: list[str]) -> None:
         one, settings = Image("app", project / "app"), settings_of(project)
         plain = image.build_argv(one, settings, CLEAN, "6.20.3")
-        assert image.build_argv(one, settings, CLEAN, "6.20.3", no_cache, pull) == plain[:6] + added + plain[6:]
+        assert image.build_argv(one, settings, CLEAN, "6.20.3", no_cache, pull) == plain[:8] + added + plain[8:]
 
     def test_passes_the_certificates_as_a_secret_and_in_no_other_way(self, project: Path) -> None:
         bundle = project / "ca.pem"

@@ -124,7 +124,7 @@ def test_no_secret_shows_in_arguments_environment_log_or_settings(server: Worksp
     assert len(secrets) == 3 and not [secret for secret in secrets if secret in shown]
 
 
-def test_a_wrong_stored_password_is_named_and_nothing_is_lost(server: Workspace, tmp_path: Path) -> None:
+def test_a_wrong_stored_password_is_named_and_nothing_is_lost(server: Workspace) -> None:
     file = server.root / ".secrets" / "user_password"
     right = server.password
     file.write_text("wrong\n")
@@ -132,7 +132,18 @@ def test_a_wrong_stored_password_is_named_and_nothing_is_lost(server: Workspace,
     assert "the stored password of user pypi is not the server's" in error and "PYPI_PASSWORD=" in error
     server.inv("up", "--env", "local", PYPI_PASSWORD=right)
     assert server.password == right
-    assert (server.root / ".secrets" / "user_password.previous").read_text() == "wrong\n"
+
+
+def test_a_wrong_password_in_a_setting_does_not_cost_the_right_one(server: Workspace) -> None:
+    right = server.password
+    for wrong in ("one", "two"):
+        assert "What was stored is stored still" in server.refused("up", "--env", "local", PYPI_PASSWORD=wrong)
+        assert server.password == right
+    server.inv("up", "--env", "local")
+
+
+def test_a_base_that_is_not_there_is_named(server: Workspace) -> None:
+    assert "DEVPI_BASES names root/nope" in server.refused("up", "--env", "local", DEVPI_BASES="root/pypi,root/nope")
 
 
 def test_a_second_server_on_the_same_data_is_refused(server: Workspace) -> None:
@@ -194,3 +205,23 @@ def test_a_server_directory_of_somebody_else_is_named_with_its_fix(tmp_path: Pat
     os.chown(home, 12345, 12345)
     found = problem(home, 1000, 1000)
     assert found is not None and "belongs to uid 12345" in str(found.message) and "chown -R 1000:1000" in str(found.message)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can leave files that the owner of a folder cannot write")
+def test_root_does_not_run_it_in_a_folder_of_somebody_else(tmp_path: Path) -> None:
+    fresh = checkout(tmp_path / "fresh", "pypi-test-root")
+    fresh.home.mkdir()
+    os.chown(fresh.home, 1000, 1000)
+    error = fresh.refused("up", "--env", "local")
+    assert "belongs to uid 1000" in error and "sudo -u '#1000'" in error
+    assert not list(fresh.home.iterdir())
+
+
+def test_two_ups_at_once_do_not_get_in_each_others_way(tmp_path: Path) -> None:
+    import fcntl
+
+    fresh = checkout(tmp_path / "fresh", "pypi-test-two")
+    with (fresh.root / ".inv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another `inv up` is at work" in fresh.refused("up", "--env", "local")
+    assert not fresh.home.exists()

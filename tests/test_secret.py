@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pypi_tasks import secret
-from pypi_tasks.errors import NotReady
+from pypi_tasks.errors import Failed, NotReady
 from pypi_tasks.settings import Settings
 from pypi_tasks.world import World
 from tests.helpers import public_folder, settings_of, told, unprivileged
@@ -74,16 +74,23 @@ class TestGiven:
         found = values(settings)
         assert (found["user_password"], found["root_password"]) == ("hunter2\n", "correct-horse\n")
 
-    def test_it_wins_over_the_stored_one_which_is_kept(self, tmp_path: Path) -> None:
+    def test_it_wins_over_the_stored_one(self, tmp_path: Path) -> None:
+        settle(settings_of(tmp_path))
+        before = values(settings_of(tmp_path))
+        settle(settings_of(tmp_path, "PYPI_PASSWORD=hunter2\n"))
+        found = values(settings_of(tmp_path))
+        assert found["user_password"] == "hunter2\n"
+        assert found["root_password"] == before["root_password"]
+
+    @pytest.mark.parametrize("fault", [Failed("the server refused it"), KeyboardInterrupt()])
+    def test_the_stored_one_is_back_when_the_server_refuses_it(self, tmp_path: Path, fault: BaseException) -> None:
         settle(settings_of(tmp_path))
         before = values(settings_of(tmp_path))
         settings = settings_of(tmp_path, "PYPI_PASSWORD=hunter2\n")
-        settle(settings)
-        found = values(settings)
-        assert found["user_password"] == "hunter2\n"
-        assert found["user_password.previous"] == before["user_password"]
-        assert found["root_password"] == before["root_password"]
-        assert stat.S_IMODE((settings.secrets_home / "user_password.previous").stat().st_mode) == 0o600
+        with pytest.raises(type(fault)), secret.settled(World(), settings, None):
+            assert values(settings)["user_password"] == "hunter2\n"
+            raise fault
+        assert values(settings) == before
 
     def test_it_stays_when_it_is_given_no_more(self, tmp_path: Path) -> None:
         settle(settings_of(tmp_path, "PYPI_PASSWORD=hunter2\n"))

@@ -11,7 +11,7 @@ import pytest
 
 from pypi_tasks.world import poll
 from tests.conftest import BASE, inspect, labelled, remove_all
-from tests.workspace import Workspace
+from tests.workspace import COMMIT, Workspace
 
 pytestmark = pytest.mark.docker
 IMAGE = "pypi_server:latest"
@@ -102,6 +102,19 @@ def test_tag_builds_only_what_is_missing_or_older_than_its_folder(built: Workspa
     entrypoint.write_text(text)
     built.inv("build")
     assert image_id() == before
+
+
+def test_what_was_built_before_its_commit_is_published_under_the_commit(built: Workspace) -> None:
+    entrypoint = built.root / "pypi_server" / "entrypoint.py"
+    text = entrypoint.read_text()
+    entrypoint.write_text(text + "# changed\n")
+    built.inv("build")
+    built.run("git", *COMMIT, "-a")
+    commit = built.run("git", "rev-parse", "HEAD").stdout[:12]
+    shown = built.inv("tag", REGISTRY="registry.example.org").stdout
+    assert f"registry.example.org/pypi_server:6.20.3-{commit}\n" in shown and "dirty" not in shown
+    built.run("git", "reset", "-q", "--hard", "HEAD~1")
+    built.inv("build")
 
 
 def test_a_dry_run_shows_the_whole_way_to_the_registry_and_builds_nothing(built: Workspace) -> None:

@@ -15,7 +15,7 @@ import pytest
 from pypi_tasks.world import answers, poll
 from tests.conftest import inspect, labelled
 from tests.packages import build_wheel, new_version, pip_install, twine_upload, uv_install
-from tests.workspace import Workspace
+from tests.workspace import Workspace, checkout
 
 pytestmark = pytest.mark.docker
 
@@ -184,6 +184,17 @@ def test_gc_asks_and_leaves_packages_then_takes_them_by_name(stack: Workspace) -
     assert (stack.home / "server" / ".sqlite").exists()
     stack.inv("gc", "--env", "dev", "--yes", "--data", stdin="pypi/stable\n")
     assert not stack.home.exists()
+
+
+def test_another_checkout_with_the_same_project_is_refused_and_harms_nothing(stack: Workspace, tmp_path: Path) -> None:
+    stack.inv("up", "--env", "dev")
+    before = container(stack)["Id"]
+    second = checkout(tmp_path / "second", stack.project)
+    for task in ("up", "down"):
+        error = second.refused(task, "--env", "dev")
+        assert "is running already" in error and "its own PROJECT" in error
+    assert container(stack)["Id"] == before and answers(f"{stack.url}/+api")
+    stack.inv("gc", "--env", "dev", "--yes", "--data", stdin="pypi/stable\n")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
