@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import BASE, inspect
+from tests.conftest import BASE, inspect, remove_all
 from tests.registry import Registry
 from tests.workspace import Workspace, free_port
 
@@ -50,7 +50,7 @@ def test_an_immutable_tag_is_never_moved_to_other_content(pushed: Workspace, reg
 
 
 def test_stable_runs_from_the_registry_by_tag_and_by_digest(pushed: Workspace, registry: Registry) -> None:
-    pushed.inv("gc", "--env", "dev", "--yes")
+    remove_all(pushed.project)
     pushed.inv("up", "--env", "stable")
     running: Any = inspect(f"{pushed.project}-stable-devpi-1")
     assert running["Config"]["Image"] == f"{registry.host}/pypi_server:latest"
