@@ -41,9 +41,9 @@ def layers() -> Iterator[Callable[[Mapping[str, Any]], None]]:
     if not sys.stdout.isatty():
         yield plain_layer
         return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-    with Progress(TextColumn("{task.description:40}"), BarColumn(), DownloadColumn()) as bars:
+    with Progress(TextColumn("{task.description:40}"), BarColumn(), TaskProgressColumn()) as bars:
         rows: dict[str, TaskID] = {}
 
         def show(event: Mapping[str, Any]) -> None:
@@ -52,14 +52,19 @@ def layers() -> Iterator[Callable[[Mapping[str, Any]], None]]:
             if layer not in rows:
                 rows[layer] = bars.add_task(layer, total=None)
             row = rows[layer]
-            detail = event.get("progressDetail") or {}
+            detail = {"current": 1, "total": 1} if has_arrived(event) else event.get("progressDetail") or {}
             text = f"{layer} {event.get('status', '')}"
             bars.update(row, description=text, completed=detail.get("current"), total=detail.get("total"))
 
         yield show
 
 
+def has_arrived(event: Mapping[str, Any]) -> bool:
+    """Whether an event says that a layer is in the registry now."""
+    return str(event.get("status", "")).startswith(("Pushed", "Layer already exists", "Mounted"))
+
+
 def plain_layer(event: Mapping[str, Any]) -> None:
     """A line for a layer that has arrived or was there."""
-    if event.get("status") in ("Pushed", "Layer already exists") or str(event.get("status", "")).startswith("Mounted"):
+    if has_arrived(event):
         print(f"  {event['id']} {event['status']}", flush=True)
