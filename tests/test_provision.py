@@ -67,10 +67,10 @@ def test_a_new_server_gets_mirror_user_and_index_and_then_nothing_more(settings:
 
 def test_what_somebody_set_on_the_mirror_stays(settings: Settings, server: Server, passwords: list[str]) -> None:
     root = Login("root", passwords[0])
-    server.change("PATCH", "/root/pypi", {"mirror_no_project_list": False, "mirror_cache_expiry": 60}, root)
+    server.change("PATCH", "/root/pypi", {"mirror_provides_core_metadata": False, "mirror_cache_expiry": 60}, root)
     assert run(settings, WISH) == []
     mirror = server.read("/root/pypi")
-    assert mirror is not None and mirror["mirror_no_project_list"] is False and mirror["mirror_cache_expiry"] == 60
+    assert mirror is not None and mirror["mirror_provides_core_metadata"] is False and mirror["mirror_cache_expiry"] == 60
 
 
 def test_only_what_is_enforced_changes_an_index_that_is_there(settings: Settings, server: Server) -> None:
