@@ -118,6 +118,14 @@ def ip_address(text: str) -> str:
         raise ValueError("an IP address of this host, or 0.0.0.0 for all of them") from None
 
 
+def memory(text: str) -> str:
+    """A size as Docker writes it, and enough for devpi to start: what is less ends in a restart loop without a word."""
+    found = re.fullmatch(r"(\d+)([kmg])", text)
+    if not found or int(found[1]) * 1024 ** " kmg".index(found[2]) < 256 * 1024**2:
+        raise ValueError("a size of 256m or more, such as 512m or 1g")
+    return text
+
+
 HOST = r"([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
 registry_name = matching(
     rf"({HOST}(/[a-z0-9][a-z0-9._-]*)*)?",
@@ -132,7 +140,6 @@ devpi_name = matching(r"[A-Za-z0-9_][A-Za-z0-9._-]*", "letters, digits, . _ and 
 devpi_owner = matching(r"(?!root$)[A-Za-z0-9_][A-Za-z0-9._-]*", "a name of letters, digits, . _ and -, other than root")
 index_list = words(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "indexes as user/index, comma-separated")
 project_list = words(r"\*|[A-Za-z0-9._-]+", "names of projects, comma-separated, or *")
-memory = matching(r"\d+[kmg]", "a size such as 512m or 1g")
 url = matching(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "http(s)://host[:port][/path]")
 
 
