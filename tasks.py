@@ -150,9 +150,9 @@ def lock(c: Context, upgrade: bool = False) -> None:
 
 
 @task(auto_shortflags=False, name="help", default=True, iterable=["tasks"], help={"tasks": "only these"})
-def help_(c: Context, tasks: list[str]) -> None:
+def help_(c: Context, tasks: list[str] | None = None) -> None:
     """Show the tasks by purpose."""
-    world(c).say(overview(GROUPS, tasks))
+    world(c).say(overview(GROUPS, tasks or []))
 
 
 GROUPS = {

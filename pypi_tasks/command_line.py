@@ -1,8 +1,12 @@
 """Two things that Invoke's parser has no notion of: several words for one task, and both spellings of a task."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from invoke.parser.parser import ParseMachine
+
+from pypi_tasks.errors import BadInput
 
 handle_as_invoke = ParseMachine.handle
 
@@ -20,7 +24,13 @@ def handle(machine: Any, token: str) -> None:
     elif context is not None and "images" in context.args:
         context.args["images"].value = token
     else:
-        handle_as_invoke(machine, token)
+        raise BadInput(f"{token!r} is not a task.{meant(token, machine.contexts)}", fix="`inv help` lists them all")
+
+
+def meant(token: str, known: Iterable[str]) -> str:
+    """The task that looks most like what was typed, as a question; empty for none."""
+    near = difflib.get_close_matches(token.replace("_", "-"), known, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def accept_words() -> None:

@@ -16,11 +16,6 @@ class Revision:
     time: int
     dirty: bool
 
-    @property
-    def short(self) -> str:
-        """Twelve digits, and ``-dirty`` where the work tree differs from the commit."""
-        return f"{self.commit[:12]}{'-dirty' if self.dirty else ''}"
-
 
 def read(world: World, root: Path, folder: Path) -> Revision:
     """The commit that is checked out; dirty is about ``folder`` alone. ``unknown`` and 0 outside a git checkout."""

@@ -104,6 +104,8 @@ class TestSlips:
             (["up", "--timeout", "soon"], "--timeout soon: expected a number above 0."),
             (["up", "--timeout", "0"], "--timeout 0: expected a number above 0."),
             (["logs", "--lines", "all"], "--lines all: expected a number above 0."),
+            (["psuh"], "'psuh' is not a task. Did you mean push?"),
+            (["up", "dev"], "'dev' is not a task."),
             (["push"], "REGISTRY is empty."),
             (["tag", "second"], "REGISTRY is empty."),
         ],
@@ -133,8 +135,14 @@ class TestHelp:
         assert re.findall(r"^  ([a-z][a-z-]+) +\S", shown, re.MULTILINE) == sorted(TASKS)
 
     def test_the_list_by_purpose_has_every_task_once(self, inv: CommandLine) -> None:
-        shown = inv("help").stdout
-        assert [name.replace("_", "-") for name in re.findall(r"^  ([a-z_-]+) +\S", shown, re.MULTILINE)] == TASKS
+        for words in (["help"], []):
+            shown = inv(*words).stdout
+            assert [name.replace("_", "-") for name in re.findall(r"^  ([a-z_-]+) +\S", shown, re.MULTILINE)] == TASKS
+
+    def test_a_word_after_help_is_shown_and_never_run(self, inv: CommandLine) -> None:
+        shown = inv("help", "up", "build_cached").stdout
+        assert re.findall(r"^  ([a-z-]+) +\S", shown, re.MULTILINE) == ["build-cached", "up"]
+        assert "$ " not in shown
 
     def test_a_task_tells_what_it_does_in_one_line(self) -> None:
         assert set(tasks.ns.task_names) == set(TASKS)

@@ -15,11 +15,20 @@ from pypi_tasks.settings import ROOT
 from tests.workspace import free_port
 
 
-class Devpi(http.server.BaseHTTPRequestHandler):
+class Devpi(http.server.ThreadingHTTPServer):
+    """Stands in for a server that is in trouble, which the real one cannot be told to be."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(("127.0.0.1", 0), Page)
+        self.status = status
+
+
+class Page(http.server.BaseHTTPRequestHandler):
     """Answers one page with the status that the server was given."""
 
     def do_GET(self) -> None:
-        self.send_response(self.server.status if self.path == "/+api" else 404)  # type: ignore[attr-defined]
+        assert isinstance(self.server, Devpi)
+        self.send_response(self.server.status if self.path == "/+api" else 404)
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -29,8 +38,7 @@ class Devpi(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(params=[200])
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
     """The port of a server that answers with the parameter's status."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Devpi) as server:
-        server.status = request.param  # type: ignore[attr-defined]
+    with Devpi(request.param) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server.server_port
         server.shutdown()

@@ -56,12 +56,10 @@ class TestRead:
     def test_a_clean_checkout_is_its_commit_and_the_commits_time(self, repository: Path) -> None:
         commit = git(repository, "rev-parse", "HEAD")
         assert read(repository) == Revision(commit, TIME, dirty=False)
-        assert read(repository).short == commit[:12]
 
     def test_a_changed_file_of_the_image_makes_it_dirty(self, repository: Path) -> None:
         (repository / "app" / "Dockerfile").write_text("FROM other\n")
-        assert read(repository).dirty
-        assert read(repository).short == f"{git(repository, 'rev-parse', 'HEAD')[:12]}-dirty"
+        assert read(repository) == Revision(git(repository, "rev-parse", "HEAD"), TIME, dirty=True)
 
     def test_a_new_file_of_the_image_makes_it_dirty(self, repository: Path) -> None:
         (repository / "app" / "new").write_text("")
