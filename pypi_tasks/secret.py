@@ -54,7 +54,7 @@ def settle(world: World, settings: Settings, owner: tuple[int, int] | None) -> d
 
     Returns what was stored under a path until now, for each secret that a setting replaces.
     """
-    world.make_folder(settings.secrets_home, mode=0o700)
+    world.make_folder(settings.secrets_home, mode=0o700, owner=owner)
     replaced = {}
     for file in files(settings):
         old = stored(file)

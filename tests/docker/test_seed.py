@@ -13,7 +13,7 @@ from pypi_tasks import smoke
 from pypi_tasks.world import answers, poll
 from tests import packages
 from tests.conftest import inspect
-from tests.workspace import Workspace
+from tests.workspace import Workspace, free_port
 
 pytestmark = pytest.mark.docker
 
@@ -67,6 +67,22 @@ def test_a_private_name_is_never_taken_from_pypi(stack: Workspace, tmp_path: Pat
     packages.uv_install(stack, tmp_path / "uv", "iniconfig")
     for client in ("pip", "uv"):
         assert [path.name for path in (tmp_path / client).glob("iniconfig-*")] == ["iniconfig-0.0.1.dist-info"]
+
+
+def test_a_plain_docker_run_serves_the_same_data_with_the_same_secrets(stack: Workspace) -> None:
+    stack.inv("down", "--env", "dev")
+    owner = stack.home.stat()
+    name, port = f"{stack.project}-plain", free_port()
+    argv = ["docker", "run", "-d", "--name", name, "--user", f"{owner.st_uid}:{owner.st_gid}"]
+    argv += ["-v", f"{stack.home}:/devpi", "-v", f"{stack.root / '.secrets'}:/run/secrets:ro", "-p", f"127.0.0.1:{port}:3141"]
+    subprocess.run([*argv, "pypi_server"], check=True, capture_output=True)
+    try:
+        logs = ["docker", "logs", name]
+        ready = poll(lambda: answers(f"http://127.0.0.1:{port}/pypi/stable/+api"), 60)
+        assert ready, subprocess.run(logs, capture_output=True, text=True)
+    finally:
+        subprocess.run(["docker", "rm", "-f", name], check=True, capture_output=True)
+    stack.inv("up", "--env", "dev")
 
 
 def test_the_lines_that_up_prints_for_clients_work_as_they_are(stack: Workspace, tmp_path: Path) -> None:
