@@ -12,14 +12,13 @@ only the ones in ``enforce`` are touched, so that a server that was taken over s
 """
 
 import base64
-import http.client
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from health import address
+from health import connect
 
 Body = dict[str, Any]
 
@@ -38,16 +37,13 @@ class Login(NamedTuple):
 class Server:
     """The JSON API of the devpi-server on this host."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.host, self.port = host, port
-
     def call(self, method: str, path: str, body: Body | None = None, login: Login | None = None) -> tuple[int, Body]:
         """Status and JSON answer of one request."""
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        headers = {"Accept": "application/json", "Content-Type": "application/json", "Host": "localhost"}
         if login:
             token = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
             headers["X-Devpi-Auth"] = token
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
+        connection = connect(timeout=60)
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             response = connection.getresponse()
@@ -149,7 +145,7 @@ def provision(server: Server, wish: Body, root_password: str, user_password: str
 def main() -> None:
     """Read the wish and the passwords, provision, print the changes."""
     secrets = Path(os.environ.get("DEVPI_SECRETS", "/run/secrets"))
-    server = Server(*address())
+    server = Server()
     passwords = [(secrets / name).read_text(encoding="utf-8").strip() for name in ("root_password", "user_password")]
     for line in provision(server, json.load(sys.stdin), *passwords):
         print(line)

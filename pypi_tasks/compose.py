@@ -6,17 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pypi_tasks import engine, home, image
+from pypi_tasks import engine, home, image, secret
 from pypi_tasks.deployment import State
 from pypi_tasks.errors import BadInput, Failed, NotReady
 from pypi_tasks.image import Image
-from pypi_tasks.settings import ROOT, Settings, fields
+from pypi_tasks.settings import ROOT, Settings, fields, in_bytes
 from pypi_tasks.world import World
 
 TEMPLATES = ROOT / "compose"
 SUFFIX = ".yaml.j2"
 RENDERED = ROOT / ".rendered"
 SERVICE = "devpi"
+SERVICES = (SERVICE, "proxy")
 
 
 def variants(folder: Path = TEMPLATES) -> list[str]:
@@ -39,18 +40,34 @@ def quoted(value: object) -> str:
 
 def variables(settings: Settings, env: str) -> dict[str, Any]:
     """What a template may use: every setting but the passwords, ENV, SECRETS, and the two names of an image."""
-    secret = ("PYPI_PASSWORD", "ROOT_PASSWORD")
-    values = {name: getattr(settings, name.lower()) for name in fields() if name not in secret}
+    hidden = ("PYPI_PASSWORD", "ROOT_PASSWORD")
+    values = {name: getattr(settings, name.lower()) for name in fields() if name not in hidden}
 
     def published(name: str) -> str:
         if not settings.registry:
             raise BadInput(f"REGISTRY is empty; {env} runs images from it.", fix="set REGISTRY in .env")
-        return Image(name, ROOT / name).published(settings.registry, settings.tag)
+        return Image(name, ROOT / name).published(settings.registry, tag_of(settings, name))
 
     def local(name: str) -> str:
         return Image(name, ROOT / name).local(settings.project)
 
-    return {**values, "ENV": env, "local_image": local, "published_image": published}
+    return {
+        **values,
+        "ENV": env,
+        "CLIENT_URL": settings.client_url,
+        "SECRETS": [file.path.name for file in secret.files(settings)],
+        "local_image": local,
+        "published_image": published,
+    }
+
+
+def tag_of(settings: Settings, name: str) -> str:
+    """The tag under which stable takes an image. A digest is one image's alone."""
+    if name != "pypi_proxy":
+        return settings.tag
+    if settings.tag.startswith("sha256:") and not settings.proxy_tag:
+        raise BadInput("TAG is a digest, which names the server's image alone.", fix="set PROXY_TAG to the proxy's")
+    return settings.proxy_tag or settings.tag
 
 
 def render(settings: Settings, env: str, folder: Path = TEMPLATES) -> str:
@@ -62,6 +79,7 @@ def render(settings: Settings, env: str, folder: Path = TEMPLATES) -> str:
         keep_trailing_newline=True,
     )  # fmt: skip
     templates.filters["yaml"] = quoted
+    templates.filters["bytes"] = in_bytes
     try:
         return templates.get_template(f"{env}{SUFFIX}").render(variables(settings, env))
     except jinja2.UndefinedError as error:
@@ -98,6 +116,15 @@ def lint(world: World, settings: Settings) -> None:
             world.check(["docker", "compose", "--file", "-", "config", "--quiet"], stdin=text)
         else:
             world.warn(f"{env} is rendered but not checked: Compose is not there.")
+
+
+def state_of(container: dict[str, Any]) -> State:
+    """The state of one container, from what `docker inspect` says of it."""
+    status = container["State"]["Status"]
+    health = container["State"].get("Health", {}).get("Status", status)
+    return State(
+        health if status == "running" else status, f"container {container['Name'].lstrip('/')}", container["Config"]["Image"]
+    )
 
 
 class Stack:
@@ -190,14 +217,17 @@ class Stack:
         return self.world.feed(self.argv("exec", "-T", SERVICE, "python", "/opt/pypi_server/provision.py"), wish)
 
     def state(self) -> State:
-        """The server's container: Docker's health where it runs, its status where it does not."""
-        for container in self.containers():
-            if container["Config"]["Labels"].get("com.docker.compose.service") == SERVICE:
-                status = container["State"]["Status"]
-                health = container["State"].get("Health", {}).get("Status", status)
-                name, made_of = container["Name"].lstrip("/"), container["Config"]["Image"]
-                return State(health if status == "running" else status, f"container {name}", made_of)
-        return State("stopped")
+        """The stack's health: that of the first container that is not healthy, in the order in which they depend on another;
+        the server's where all are. Docker's health where a container runs, its status where it does not."""
+        found = {one["Config"]["Labels"].get("com.docker.compose.service"): one for one in self.containers()}
+        states = [state_of(found[name]) for name in SERVICES if name in found]
+        if not states:
+            return State("stopped")
+        return next((one for one in states if one.health != "healthy"), states[0])
+
+    def reload(self) -> None:
+        """Have the proxy read its certificate anew; connections that are open go on."""
+        self.world.run(self.argv("kill", "--signal", "HUP", "proxy"))
 
     def stop(self) -> None:
         """Take the containers and the network away; data, images and secrets stay."""
@@ -215,6 +245,6 @@ class Stack:
         self.world.stream([*command, *(["--follow"] if follow else [])])
 
     def last_words(self) -> str:
-        """The last twenty lines of the server's log."""
-        shown = self.world.ask(self.argv("logs", "--no-log-prefix", "--tail", "20", SERVICE), check=False)
+        """The last twenty lines of every container's log."""
+        shown = self.world.ask(self.argv("logs", "--tail", "20"), check=False)
         return shown.stdout + shown.stderr

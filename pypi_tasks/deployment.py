@@ -39,6 +39,9 @@ class Deployment(Protocol):
     def provision(self, wish: str) -> str:
         """Run provision.py where the server is, with ``wish`` as its input; returns its output."""
 
+    def reload(self) -> None:
+        """Have a renewed certificate used."""
+
     def state(self) -> State:
         """How the server is now."""
 
@@ -65,7 +68,7 @@ def wish(settings: Settings) -> dict[str, Any]:
 
 def summary(settings: Settings, env: str) -> str:
     """What a user needs next: the addresses, the lines for the clients, and where the passwords are."""
-    base = settings.outside_url.rstrip("/") or settings.url
+    base = settings.client_url
     index = f"{base}/{settings.index}"
     password = shlex.quote(str(settings.secrets_home / "user_password"))
     return f"""
@@ -92,8 +95,10 @@ def up(world: World, settings: Settings, server: Deployment, timeout: float) -> 
     server.preflight()
     secret.check(settings)
     warn_of_confusion(world, settings)
-    with world.exclusive(ROOT / ".inv.lock"), secret.settled(world, settings, server.owner):
+    with world.exclusive(ROOT / ".inv.lock"), secret.settled(world, settings, server.owner) as replaced:
         server.start()
+        if settings.secrets_home / "tls_certificate" in replaced:
+            server.reload()
         await_health(world, server, timeout)
         for line in server.provision(json.dumps(wish(settings))).splitlines():
             world.say(f"  {line}")

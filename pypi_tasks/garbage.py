@@ -32,15 +32,17 @@ def json_lines(text: str) -> list[dict[str, Any]]:
 
 
 def stack_items(world: World, settings: Settings, env: str) -> list[Item]:
-    """Containers of the project that are no other environment's, and the network of this one."""
+    """Containers of the project that are no other environment's, and the networks and volumes of this one."""
     ours = f"label={image.PROJECT_LABEL}={settings.project}"
     containers = json_lines(world.ask(["docker", "ps", "--all", "--filter", ours, "--format", "json"]).stdout)
     label = f"label=com.docker.compose.project={settings.project}-{env}"
     networks = json_lines(world.ask(["docker", "network", "ls", "--filter", label, "--format", "json"]).stdout)
+    volumes = json_lines(world.ask(["docker", "volume", "ls", "--filter", label, "--format", "json"]).stdout)
     mine = [one for one in containers if env_of(one["Labels"]) in (env, "")]
     return [
         *(Item("container", one["Names"], 0, ("docker", "rm", "--force", "--volumes", one["ID"])) for one in mine),
         *(Item("network", one["Name"], 0, ("docker", "network", "rm", one["ID"])) for one in networks),
+        *(Item("volume", one["Name"], 0, ("docker", "volume", "rm", one["Name"])) for one in volumes),
     ]
 
 

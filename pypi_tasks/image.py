@@ -58,14 +58,16 @@ def select(names: Iterable[str], root: Path = ROOT) -> list[Image]:
     return [images[name] for name in wanted or images]
 
 
-def build_arguments(settings: Settings) -> dict[str, str]:
-    """The build arguments that make a difference to what is in the image."""
-    return {"PYTHON_IMAGE": settings.python_image}
+def build_arguments(image: Image, settings: Settings) -> dict[str, str]:
+    """The build arguments that the image's Dockerfile knows."""
+    dockerfile = (image.folder / "Dockerfile").read_text(encoding="utf-8")
+    known = {"PYTHON_IMAGE": settings.python_image, "NGINX_IMAGE": settings.nginx_image}
+    return {name: value for name, value in known.items() if f"ARG {name}" in dockerfile}
 
 
 def context_digest(image: Image, settings: Settings) -> str:
     """A digest of all that a build reads: names, modes and contents of the files, arguments, and the label's project."""
-    digest = hashlib.sha256(json.dumps([build_arguments(settings), settings.project], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([build_arguments(image, settings), settings.project], sort_keys=True).encode())
     for file in sorted(path for path in image.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         executable = os.access(file, os.X_OK)
         digest.update(f"\0{file.relative_to(image.folder).as_posix()}\0{executable}\0".encode())
@@ -94,7 +96,7 @@ def build_argv(
     argv = ["docker", "buildx", "build", "--tag", f"{image.name}:latest", "--tag", image.local(settings.project)]
     argv += ["--provenance=false"]
     argv += ["--no-cache"] * no_cache + ["--pull"] * pull
-    for name, value in {**build_arguments(settings), "SOURCE_DATE_EPOCH": str(made_from.time)}.items():
+    for name, value in {**build_arguments(image, settings), "SOURCE_DATE_EPOCH": str(made_from.time)}.items():
         argv += ["--build-arg", f"{name}={value}"]
     for name, value in labels(image, settings, made_from, version).items():
         argv += ["--label", f"{name}={value}"]
@@ -116,7 +118,7 @@ def build(world: World, settings: Settings, images: Sequence[Image], no_cache: b
         made_from = revision.read(world, ROOT, image.folder)
         world.run(
             build_argv(image, settings, made_from, version, no_cache, pull),
-            fix="behind a TLS proxy, CA_BUNDLE; where no base image can be pulled, PYTHON_IMAGE names one that is here",
+            fix="behind a TLS proxy, CA_BUNDLE; without a registry, PYTHON_IMAGE and NGINX_IMAGE name base images that are here",
         )
 
 

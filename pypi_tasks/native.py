@@ -10,7 +10,7 @@ import sys
 
 from pypi_tasks import home
 from pypi_tasks.deployment import State
-from pypi_tasks.errors import Failed, NotReady
+from pypi_tasks.errors import BadInput, Failed, NotReady
 from pypi_tasks.settings import ROOT, Settings
 from pypi_tasks.world import World, answers
 
@@ -38,6 +38,8 @@ class Server:
 
     def preflight(self) -> None:
         """The folder must be ours to write, and the port free unless our own server has it."""
+        if self.settings.tls_key:
+            raise BadInput("TLS_KEY is set, but the native server has no proxy for TLS.", fix="unset it, or `inv up --env dev`")
         home.check(self.world, self.settings, os.getuid())
         self.refuse_foreign_folder()
         if not self.pid():
@@ -132,6 +134,9 @@ class Server:
         parts = [repr(sorted(self.variables().items())), self.venv.name]
         parts += [file.read_text() for file in (CONTEXT / "config.yml", CONTEXT / "entrypoint.py")]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest() + "\n"
+
+    def reload(self) -> None:
+        """There is no proxy that would have a certificate."""
 
     def provision(self, wish: str) -> str:
         """Run provision.py by the server's own Python."""

@@ -21,11 +21,17 @@ class SecretFile:
 
 
 def files(settings: Settings) -> list[SecretFile]:
-    """The three secrets that every stack has."""
+    """The three secrets that every stack has, and the pair for TLS where there is one."""
+    pair = {"tls_certificate": settings.tls_certificate, "tls_key": settings.tls_key}
     return [
         SecretFile(settings.secrets_home / "root_password", settings.root_password.reveal()),
         SecretFile(settings.secrets_home / "user_password", settings.pypi_password.reveal()),
         SecretFile(settings.secrets_home / "server_secret"),
+        *(
+            SecretFile(settings.secrets_home / name, source.read_text(encoding="utf-8"))
+            for name, source in pair.items()
+            if source
+        ),
     ]
 
 
@@ -68,11 +74,11 @@ def settle(world: World, settings: Settings, owner: tuple[int, int] | None) -> d
 
 
 @contextlib.contextmanager
-def settled(world: World, settings: Settings, owner: tuple[int, int] | None) -> Iterator[None]:
-    """Secrets for the block; when it fails, a password that a setting replaced is put back: it may be the right one."""
+def settled(world: World, settings: Settings, owner: tuple[int, int] | None) -> Iterator[dict[Path, str]]:
+    """Secrets for the block, which learns what is replaced; when it fails, that is put back: it may be the right one."""
     replaced = settle(world, settings, owner)
     try:
-        yield
+        yield replaced
     except BaseException:
         for path, old in replaced.items():
             world.write(path, f"{old}\n", mode=0o600, secret=True)

@@ -90,18 +90,22 @@ def path(text: str) -> Path:
         raise ValueError("a path, but there is no such user") from None
 
 
-def certificates(text: str) -> Path | None:
-    """The path of a readable file with certificates in PEM form; empty for none."""
-    if not text:
-        return None
-    found = path(text)
-    try:
-        content = found.read_bytes()
-    except OSError as error:
-        raise ValueError(f"a readable file of certificates, but {error.strerror or error}") from None
-    if b"-----BEGIN CERTIFICATE-----" not in content:
-        raise ValueError("a file of certificates in PEM form, but there is none in it")
-    return found
+def pem(pattern: bytes, what: str) -> Callable[[str], Path | None]:
+    """A check for the path of a readable file with something in PEM form in it; empty for none."""
+
+    def check(text: str) -> Path | None:
+        if not text:
+            return None
+        found = path(text)
+        try:
+            content = found.read_bytes()
+        except OSError as error:
+            raise ValueError(f"a readable file of {what}, but {error.strerror or error}") from None
+        if not re.search(pattern, content):
+            raise ValueError(f"a file of {what} in PEM form, but there is none in it")
+        return found
+
+    return check
 
 
 def user_id(own: Callable[[], int]) -> Callable[[str], int]:
@@ -118,22 +122,37 @@ def ip_address(text: str) -> str:
         raise ValueError("an IP address of this host, or 0.0.0.0 for all of them") from None
 
 
-def memory(text: str) -> str:
-    """A size as Docker writes it, and enough for devpi to start: what is less ends in a restart loop without a word."""
-    found = re.fullmatch(r"(\d+)([kmg])", text)
-    if not found or int(found[1]) * 1024 ** " kmg".index(found[2]) < 256 * 1024**2:
-        raise ValueError("a size of 256m or more, such as 512m or 1g")
-    return text
+def in_bytes(text: str) -> int:
+    """The bytes of a size as Docker and nginx write it: a number and k, m or g."""
+    exponent = " kmg".index(text[-1])
+    return int(int(text[:-1]) * 1024**exponent)
 
+
+def size(least: str) -> Callable[[str], str]:
+    """A check for a size of at least ``least``."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(r"\d{1,9}[kmg]", text) or in_bytes(text) < in_bytes(least):
+            raise ValueError(f"a size of {least} or more, such as 512m or 1g")
+        return text
+
+    return check
+
+
+# What is less for devpi ends in a restart loop without a word.
+memory = size("256m")
 
 HOST = r"([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
 registry_name = matching(
     rf"({HOST}(/[a-z0-9][a-z0-9._-]*)*)?",
     "host[:port][/path], the path in lower case, without http:// and without a slash at the end",
 )
+image_tag_or_none = matching(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|sha256:[0-9a-f]{64})?", "a tag, or a digest sha256:...")
 image_tag = matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|sha256:[0-9a-f]{64}", "a tag, or a digest sha256:...")
 image_name = matching(r"[A-Za-z0-9][^\s]*", "an image, by tag or digest")
 project_name = matching(r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, - and _")
+certificates = pem(rb"-----BEGIN CERTIFICATE-----", "certificates")
+private_key = pem(rb"-----BEGIN ([A-Z]+ )?PRIVATE KEY-----", "a private key")
 environment = matching(r"[a-z0-9][a-z0-9-]*", "the name of an environment")
 port = number(1, 65535, "a port number")
 devpi_name = matching(r"[A-Za-z0-9_][A-Za-z0-9._-]*", "letters, digits, . _ and -, not a . first")
@@ -149,6 +168,7 @@ class Settings:
 
     registry: str = setting("", registry_name, "registry that push and stable use")
     tag: str = setting("latest", image_tag, "what stable runs, a tag or a digest")
+    proxy_tag: str = setting("", image_tag_or_none, "the same for the proxy's image; TAG for none")
     project: str = setting("pypi", project_name, "name on containers, networks and labels")
     pypi_env: str = setting("dev", environment, "environment of a task without --env")
     devpi_port: int = setting("3141", port, "port that clients use")
@@ -163,7 +183,13 @@ class Settings:
     devpi_uid: int = setting("", user_id(os.getuid), "user of the container; yours, 1000 for root")
     devpi_gid: int = setting("", user_id(os.getgid), "group of the container; yours, 1000 for root")
     outside_url: str = setting("", url, "URL that clients use, where it is another")
-    python_image: str = setting("python:3.13-slim-trixie", image_name, "base image, by tag or digest")
+    tls_certificate: Path | None = setting("", certificates, "certificate to serve HTTPS with")
+    tls_key: Path | None = setting("", private_key, "private key of that certificate")
+    upload_limit: str = setting("2g", size("1m"), "size of the largest upload")
+    hold_seconds: int = setting("120", number(1, 3600, "seconds"), "how long requests wait for a restarting server")
+    cache_size: str = setting("512m", size("16m"), "disk space for rendered pages")
+    nginx_image: str = setting("nginx:1.28-trixie", image_name, "base image of the proxy")
+    python_image: str = setting("python:3.13-slim-trixie", image_name, "base image of the server, by tag or digest")
     source_url: str = setting("", matching(r"\S*", "a URL"), "where the source is, for the image's labels")
     ca_bundle: Path | None = setting("", certificates, "certificates to trust, behind a TLS proxy")
     secrets_home: Path = setting("./.secrets", path, "folder of the secrets")
@@ -180,7 +206,13 @@ class Settings:
     def url(self) -> str:
         """Where the server is reached from this host, without a slash at the end."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.devpi_bind, self.devpi_bind)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.devpi_port}"
+        scheme = "https" if self.tls_key else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.devpi_port}"
+
+    @property
+    def client_url(self) -> str:
+        """The address that clients use, fixed: whatever a request says of it is not believed."""
+        return self.outside_url.rstrip("/") or self.url
 
     def given(self, name: str) -> bool:
         """Whether somebody set it, in ``.env`` or the environment."""
@@ -276,6 +308,11 @@ def load(file: Path = ROOT / ".env", environ: Mapping[str, str] = os.environ) ->
             shown = "[redacted]" if any(one in text for one in passwords) else repr(text)
             raise BadInput(f"{origin}: {name}={shown}: expected {error}.") from None
     made = Settings(**values, origins={name: raw[name][1] for name in fields()})
+    if (made.tls_certificate is None) != (made.tls_key is None):
+        given = "TLS_CERTIFICATE" if made.tls_certificate else "TLS_KEY"
+        raise BadInput(f"{raw[given][1]}: {given} alone is set: expected TLS_CERTIFICATE and TLS_KEY, both or neither.")
+    if made.tls_key and made.outside_url.startswith("http://"):
+        raise BadInput(f"{raw['OUTSIDE_URL'][1]}: OUTSIDE_URL={made.outside_url}: expected https://, since TLS_KEY is set.")
     if made.index in made.devpi_bases:
         raise BadInput(f"{raw['DEVPI_BASES'][1]}: DEVPI_BASES names {made.index}, which cannot inherit from itself.")
     return made

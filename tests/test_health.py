@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import health
 import pytest
@@ -66,17 +67,38 @@ class TestAddress:
 
 
 class TestHealthy:
-    def test_a_server_that_answers(self, port: int) -> None:
-        assert health.healthy("127.0.0.1", port)
+    def test_a_server_that_answers(self, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+        monkeypatch.setenv("DEVPISERVER_PORT", str(port))
+        assert health.healthy()
+
+    def test_a_server_behind_a_proxy_that_answers_at_its_socket(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("DEVPISERVER_UNIX_SOCKET", str(tmp_path / "socket"))
+        assert not health.healthy()
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(tmp_path / "socket"))
+            server.listen()
+
+            def answer() -> None:
+                connection, _ = server.accept()
+                with connection:
+                    assert connection.recv(1024).startswith(b"GET /+api HTTP/1.1\r\n")
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            assert health.healthy()
+            thread.join()
 
     @pytest.mark.parametrize("port", [404, 500, 503, 302], indirect=True)
-    def test_a_server_that_answers_with_anything_but_200_is_not(self, port: int) -> None:
-        assert not health.healthy("127.0.0.1", port)
+    def test_a_server_that_answers_with_anything_but_200_is_not(self, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+        monkeypatch.setenv("DEVPISERVER_PORT", str(port))
+        assert not health.healthy()
 
-    def test_nobody_there_is_not(self) -> None:
-        assert not health.healthy("127.0.0.1", free_port())
+    def test_nobody_there_is_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DEVPISERVER_PORT", str(free_port()))
+        assert not health.healthy()
 
-    def test_another_protocol_is_not(self) -> None:
+    def test_another_protocol_is_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
 
             def speak() -> None:
@@ -87,7 +109,8 @@ class TestHealthy:
 
             thread = threading.Thread(target=speak)
             thread.start()
-            assert not health.healthy("127.0.0.1", server.getsockname()[1])
+            monkeypatch.setenv("DEVPISERVER_PORT", str(server.getsockname()[1]))
+            assert not health.healthy()
             thread.join()
 
 

@@ -39,8 +39,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def server(settings: Settings) -> Server:
-    return Server("127.0.0.1", settings.devpi_port)
+def server(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Server:
+    monkeypatch.setenv("DEVPISERVER_PORT", str(settings.devpi_port))
+    return Server()
 
 
 @pytest.fixture

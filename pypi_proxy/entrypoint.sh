@@ -1,0 +1,30 @@
+#!/bin/sh
+# Write what differs between installations where nginx.conf includes it, then become nginx. Reads OUTSIDE_URL, UPLOAD_LIMIT
+# and HOLD_SECONDS; TLS is on where the secret tls_key is there.
+set -eu
+made=/tmp/proxy
+mkdir -p "$made"
+
+outside=${OUTSIDE_URL%/}
+authority=${outside#*://}
+prefix=${authority#"${authority%%/*}"}
+
+{
+    printf 'client_max_body_size %s;\n' "$UPLOAD_LIMIT"
+    # The address that clients use may have a path; devpi takes it off again, and so must we before we compare.
+    [ -z "$prefix" ] || printf 'rewrite ^%s(/.*)$ $1;\n' "$prefix"
+    if [ -e /run/secrets/tls_key ]; then
+        cat <<-END
+		listen 3141 ssl;
+		ssl_certificate /run/secrets/tls_certificate;
+		ssl_certificate_key /run/secrets/tls_key;
+		error_page 497 =308 https://${authority%%/*}\$request_uri;
+		END
+    else
+        echo 'listen 3141;'
+    fi
+} >"$made/server.conf"
+printf 'map $pid $hold_seconds { default %s; }\n' "$HOLD_SECONDS" >"$made/http.conf"
+printf 'server unix:%s;\n' "${DEVPI_SOCKET:-/run/pypi/devpi.sock}" >"$made/upstream.conf"
+
+exec nginx -e stderr -c /opt/pypi_proxy/nginx.conf -g 'daemon off;' "$@"

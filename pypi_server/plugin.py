@@ -1,0 +1,58 @@
+"""What devpi-server is told of at its start: a tween that answers from what is kept (``keeper.py``)."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from devpi_server.config import hookimpl
+from keeper import WITHIN, Keeper
+from page import page_of
+from page_store import PageStore
+from pyramid.request import Request
+
+DOCUMENTATION = re.compile(r"/([^/+]+)/([^/+]+)/([^/+]+)/([^/+]+)/\+doc/.*")
+
+
+def tween(handler: Callable[[Request], Any], registry: Any) -> Callable[[Request], Any]:
+    """Stand before devpi's own handling of a request."""
+    keeper: Keeper = registry["keeper"]
+
+    def handle(request: Request) -> Any:
+        if WITHIN in request.environ:
+            return handler(request)
+        keeper.started.set()
+        # Whoever sends it could choose the addresses in our pages.
+        request.environ.pop("HTTP_X_DEVPI_ABSOLUTE_URLS", None)
+        if page := page_of(request):
+            return keeper.serve(request, page)
+        if request.method != "GET" or not (found := DOCUMENTATION.fullmatch(request.path_info)):
+            return handler(request)
+        user, index, project, version = found.groups()
+        with keeper.flight(project) as flight:
+            response = handler(request)
+            if response.status_code == 200:
+                keeper.link_documentation(f"{user}/{index}", project, version, flight)
+        return response
+
+    return handle
+
+
+class Plugin:
+    """What devpi-server is told of at its start."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+
+    @hookimpl
+    def devpiserver_pyramid_configure(self, pyramid_config: Any) -> None:
+        """Put the tween where it sees requests before a transaction is begun for them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        keeper = Keeper(pyramid_config.registry["xom"], PageStore(self.folder, self.limit))
+        keeper.watch()
+        pyramid_config.registry["keeper"] = keeper
+        pyramid_config.add_tween(
+            "plugin.tween",
+            under="devpi_server.views.tween_request_logging",
+            over="devpi_server.views.tween_keyfs_transaction",
+        )
