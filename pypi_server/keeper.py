@@ -1,7 +1,7 @@
 """Answers that cannot change until the database does are kept as files, which nginx serves.
 
 How a kept page is never stale: devpi tells of every commit, in the thread that commits and before the client hears of it
-(``notify_on_commit`` of its storage). What the commit touched is removed there and then. A page that was being rendered
+(``storage.py``). What the commit touched is removed there and then. A page that was being rendered
 meanwhile is not kept: its ``Flight``, which began before devpi read anything, was told too. While devpi is down nothing
 can change; when it starts, the commits that it may not have told of are gone through.
 
@@ -28,6 +28,7 @@ from page import TYPES, Page
 from page_store import PageStore
 from pyramid.request import Request
 from pyramid.response import Response
+from storage import Changes
 
 log = logging.getLogger("pypi_server.pages")
 
@@ -67,14 +68,7 @@ class Keeper:
         """Catch up with the database, then hear of every commit from now on."""
         with self.store.lock:
             self.catch_up()
-            storage = self.keyfs._storage
-            tell_devpi = storage._notify_on_commit
-
-            def notify(serial: int) -> None:
-                self.committed(serial)
-                tell_devpi(serial)
-
-            storage._notify_on_commit = notify
+            self.keyfs._storage.listeners.append(self.committed)
         threading.Thread(target=self.run, name="pages", daemon=True).start()
 
     def state(self) -> dict[str, Any]:
@@ -103,7 +97,8 @@ class Keeper:
             known = False
         if known:
             for serial in range(saved["serial"] + 1, now["serial"] + 1):
-                self.committed(serial)
+                with self.keyfs.get_connection() as connection:
+                    self.committed(connection.get_changes(serial))
         else:
             self.store.clear()
         self.save_state()
@@ -118,10 +113,8 @@ class Keeper:
             work.rename(self.store.folder / STATE)
             self.saved = now
 
-    def committed(self, serial: int) -> None:
+    def committed(self, changes: Changes) -> None:
         """Remove what a commit made untrue. An error here is the writer's: what cannot be removed is not acknowledged."""
-        with self.keyfs.get_connection() as connection:
-            changes = connection.get_changes(serial)
         with self.store.lock:
             if any(key in ("USER", "USERLIST") for key, _, _ in changes.values()):
                 for flight in self.flights:

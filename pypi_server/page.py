@@ -53,6 +53,8 @@ def page_of(request: Request) -> Page | None:
     """The page that a request is for, if it is one that is kept. What devpi shows to people has buttons: not kept."""
     if request.method not in ("GET", "HEAD") or (request.user_agent or "").startswith("Mozilla/"):
         return None
+    if {".", ".."} & set(request.path_info.split("/")):
+        return None  # its name would be that of something else
     if found := METADATA.fullmatch(request.path_info):
         return Page(f"{found[1]}/{found[2]}", found[3], "metadata")
     if found := SIMPLE.fullmatch(request.path_info):

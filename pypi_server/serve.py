@@ -1,15 +1,17 @@
-"""devpi-server with our plugin, which keeps its answers as files for the proxy; without DEVPI_PAGES, devpi-server as it is."""
+"""devpi-server with our plugins: a storage with a better memory, and, where DEVPI_PAGES names a folder, kept pages in it."""
 
 import os
 import sys
 from pathlib import Path
 
 from devpi_server.main import CommandRunner, _main
+from storage import Backend
 
 
 def main(arguments: list[str]) -> int:
     """Run devpi-server until it ends; its exit code."""
     with CommandRunner() as runner:
+        runner.pluginmanager.register(Backend())
         if folder := os.environ.get("DEVPI_PAGES"):
             from plugin import Plugin
 

@@ -28,7 +28,7 @@ def files(settings: Settings) -> list[SecretFile]:
         SecretFile(settings.secrets_home / "user_password", settings.pypi_password.reveal()),
         SecretFile(settings.secrets_home / "server_secret"),
         *(
-            SecretFile(settings.secrets_home / name, source.read_text(encoding="utf-8"))
+            SecretFile(settings.secrets_home / name, source.read_text(encoding="ascii", errors="replace"))
             for name, source in pair.items()
             if source
         ),
