@@ -101,6 +101,20 @@ def smoke(c: Context, env: str = "") -> None:
     smoke.run(world(c), settings())
 
 
+@task(auto_shortflags=False)
+def certificate(c: Context) -> None:
+    """Make a self-signed pair for TLS, for trying out."""
+    from pypi_tasks import certificate
+
+    certificate.make(world(c), settings())
+
+
+@task(auto_shortflags=False, help=ENV)
+def purge(c: Context, env: str = "") -> None:
+    """Empty the proxy's cache of pages; they are made anew as they are asked for."""
+    server(c, env).purge()
+
+
 @task(auto_shortflags=False, help={**ENV, "yes": "do not ask", "data": "remove the packages too; asks for the index's name"})
 def gc(c: Context, env: str = "", yes: bool = False, data: bool = False) -> None:
     """Remove containers, networks, images, cache; packages stay."""
@@ -157,7 +171,7 @@ def help_(c: Context, tasks: list[str] | None = None) -> None:
 
 GROUPS = {
     "images": [lint, build, build_cached, tag, push],
-    "stack": [up, down, status, logs, smoke],
+    "stack": [up, down, status, logs, smoke, purge, certificate],
     "data": [gc],
     "project": [config, render, doctor, test, lock, help_],
 }

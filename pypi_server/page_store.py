@@ -140,4 +140,8 @@ class PageStore:
             self.folder.rename(grave)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.sizes.clear()
-        threading.Thread(target=shutil.rmtree, args=(grave, True), daemon=True).start()
+        threading.Thread(target=shutil.rmtree, args=(grave, True)).start()
+
+
+if __name__ == "__main__":  # `inv purge`
+    PageStore(Path(os.environ["DEVPI_PAGES"]), 0).clear()

@@ -229,6 +229,13 @@ class Stack:
         """Have the proxy read its certificate anew; connections that are open go on."""
         self.world.run(self.argv("kill", "--signal", "HUP", "proxy"))
 
+    def purge(self) -> None:
+        """Empty the cache of pages, where its owner is."""
+        engine.require(self.world, "engine", "compose")
+        if not self.world.dry and self.state().health == "stopped":
+            raise Failed(f"{self.env} is not running.", fix=f"inv up --env {self.env}, or the --env that `inv status` shows")
+        self.world.run(self.argv("exec", "-T", SERVICE, "python", "/opt/pypi_server/page_store.py"))
+
     def stop(self) -> None:
         """Take the containers and the network away; data, images and secrets stay."""
         engine.require(self.world, "engine", "compose")

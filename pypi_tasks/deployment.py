@@ -42,6 +42,9 @@ class Deployment(Protocol):
     def reload(self) -> None:
         """Have a renewed certificate used."""
 
+    def purge(self) -> None:
+        """Empty the cache of pages."""
+
     def state(self) -> State:
         """How the server is now."""
 

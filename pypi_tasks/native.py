@@ -138,6 +138,10 @@ class Server:
     def reload(self) -> None:
         """There is no proxy that would have a certificate."""
 
+    def purge(self) -> None:
+        """Nothing is cached without a proxy."""
+        self.world.say("local: there is no proxy, so nothing is cached")
+
     def provision(self, wish: str) -> str:
         """Run provision.py by the server's own Python."""
         return self.world.feed([str(self.python), str(CONTEXT / "provision.py")], wish, self.environment())

@@ -44,6 +44,25 @@ def clean_environment(environ: dict[str, str]) -> dict[str, str]:
     return kept | {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1", "NO_PROXY": "*"}
 
 
+def address(settings: Settings) -> str:
+    """The index as the test reaches it: by TLS under the name that the certificate is for, else on this host."""
+    return f"{settings.client_url if settings.tls_key else settings.url}/{settings.index}"
+
+
+def trusted(settings: Settings) -> Path | None:
+    """The certificates to trust; None for the usual ones."""
+    from pypi_tasks.certificate import is_self_signed
+
+    if settings.tls_certificate and is_self_signed(settings.tls_certificate):
+        return settings.tls_certificate
+    return settings.ca_bundle if settings.tls_key else None
+
+
+def certificates(settings: Settings) -> str | bool:
+    """``trusted`` as requests takes it."""
+    return str(trusted(settings) or "") or True
+
+
 def upload(settings: Settings, version: str, password: str) -> None:
     """Upload as twine does (PyPI's legacy upload API); devpi answers 200."""
     import requests
@@ -56,8 +75,8 @@ def upload(settings: Settings, version: str, password: str) -> None:
     with requests.Session() as session:
         session.trust_env = False
         response = session.post(
-            f"{settings.url}/{settings.index}/", data=form, files={"content": (name, content)},
-            auth=(settings.devpi_user, password), timeout=60,
+            f"{address(settings)}/", data=form, files={"content": (name, content)},
+            auth=(settings.devpi_user, password), timeout=60, verify=certificates(settings),
         )  # fmt: skip
     if response.status_code != 200:
         fixes = {401: "the stored password is not the server's: PYPI_PASSWORD=... inv up", 404: "`inv up` makes the index"}
@@ -71,8 +90,9 @@ def remove(settings: Settings, password: str) -> None:
 
     with requests.Session() as session:
         session.trust_env = False
-        address = f"{settings.url}/{settings.index}/{NAME}?force"
-        response = session.delete(address, auth=(settings.devpi_user, password), timeout=60)
+        credentials = (settings.devpi_user, password)
+        verify = certificates(settings)
+        response = session.delete(f"{address(settings)}/{NAME}?force", auth=credentials, timeout=60, verify=verify)
     if response.status_code not in (200, 404):
         raise Failed(f"removal of {NAME} answered {response.status_code} {response.reason}.")
 
@@ -83,8 +103,10 @@ def install(world: World, settings: Settings, version: str) -> None:
         python = str(Path(folder) / "bin" / "python")
         environment = clean_environment(dict(os.environ))
         world.feed([sys.executable, "-m", "venv", folder], "")
-        address = f"{settings.url}/{settings.index}/+simple/"
-        world.feed([python, "-m", "pip", "install", "-q", "--index-url", address, f"{NAME}=={version}"], "", environment)
+        if bundle := trusted(settings):
+            environment["REQUESTS_CA_BUNDLE"] = str(bundle)  # it wins over PIP_CERT
+        index = f"{address(settings)}/+simple/"
+        world.feed([python, "-m", "pip", "install", "-q", "--index-url", index, f"{NAME}=={version}"], "", environment)
         seen = world.feed([python, "-c", f"import {MODULE}; print({MODULE}.VERSION)"], "", environment).strip()
     if seen != version:
         raise Failed(f"installed {version}, but found {seen!r}.")
@@ -95,7 +117,7 @@ def run(world: World, settings: Settings) -> None:
     version = time.strftime("%Y.%m.%d.%H%M%S", time.gmtime())
     if world.dry:
         for step in ("upload", "install into a fresh environment", "remove"):
-            world.announce(f"{step}: {NAME} {version} at {settings.url}/{settings.index}/")
+            world.announce(f"{step}: {NAME} {version} at {address(settings)}/")
         return
     import requests
 
@@ -105,11 +127,11 @@ def run(world: World, settings: Settings) -> None:
     try:
         password = stored.read_text(encoding="utf-8").strip()
         started = time.monotonic()
-        world.act(f"upload {NAME} {version} to {settings.url}/{settings.index}/", lambda: upload(settings, version, password))
+        world.act(f"upload {NAME} {version} to {address(settings)}/", lambda: upload(settings, version, password))
         try:
             install(world, settings, version)
         finally:
             world.act(f"remove {NAME} {version}", lambda: remove(settings, password))
         world.say(f"smoke test passed in {time.monotonic() - started:.1f} s")
     except requests.RequestException as error:
-        raise Failed(f"{settings.url} does not answer ({type(error).__name__}).", fix="inv up; inv status") from None
+        raise Failed(f"{address(settings)} does not answer ({type(error).__name__}).", fix="inv up; inv status") from None

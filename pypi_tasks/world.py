@@ -231,12 +231,17 @@ def size(text: str) -> int:
 
 
 def answers(url: str) -> bool:
-    """Whether a GET is answered with 200 within three seconds; never through a proxy."""
+    """Whether a GET is answered with 200 within three seconds; never through a proxy, and by whatever certificate: this
+    tells nothing to whom it asks."""
     import http.client
+    import ssl
     import urllib.request
 
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=3) as response:
+        with urllib.request.build_opener(*handlers).open(url, timeout=3) as response:
             return bool(response.status == 200)
     except (OSError, http.client.HTTPException):
         return False
