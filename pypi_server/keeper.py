@@ -104,14 +104,18 @@ class Keeper:
         self.save_state()
 
     def save_state(self) -> None:
-        """Write down how far the store is true. Saved late it does no harm: more is gone through."""
+        """Write down how far the store is true. Saved late, or not at all, it does no harm: more is gone through."""
         now = self.state()
-        if now != self.saved:
+        if now == self.saved:
+            return
+        try:
             self.store.folder.mkdir(parents=True, exist_ok=True)
             work = self.store.folder / f"{STATE}.new"
             work.write_text(json.dumps(now))
             work.rename(self.store.folder / STATE)
             self.saved = now
+        except OSError as error:
+            log.warning("the state of the pages cannot be saved: %s", error)
 
     def committed(self, changes: Changes) -> None:
         """Remove what a commit made untrue. An error here is the writer's: what cannot be removed is not acknowledged."""
@@ -245,24 +249,25 @@ class Keeper:
         return found
 
     def run(self) -> None:
-        """Refresh what was asked for, age what is too old, write down how far we are; for ever."""
+        """Tend the pages for ever, once there is a client: until then the old ones are all that there is."""
         self.started.wait()
         for name in list(self.store.sizes):
             if "/+simple" in name:
                 self.store.age(name)  # nobody knows any more for how long it is good
         while True:
             try:
-                page, render = self.to_refresh.get(timeout=1)
-                log.info("looking upstream for %s", page.path)
-                self.render(page, render)
-            except queue.Empty:
-                try:
-                    self.age()
-                    self.save_state()
-                except OSError as error:
-                    log.warning("pages: %s", error)
+                self.tend()
             except Exception:  # the thread must live: without it nothing is looked up again
-                log.exception("a page could not be refreshed")
+                log.exception("pages could not be tended")
+
+    def tend(self) -> None:
+        """Refresh the next page that was asked for; age and save what is due."""
+        self.age()
+        self.save_state()
+        with contextlib.suppress(queue.Empty):
+            page, render = self.to_refresh.get(timeout=1)
+            log.info("looking upstream for %s", page.path)
+            self.render(page, render)
 
     def age(self) -> None:
         """Age every page whose time is over."""

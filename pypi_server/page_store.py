@@ -18,6 +18,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -45,7 +46,8 @@ class PageStore:
 
     def count(self) -> None:
         """Take stock of what is on disk: at the start, and where somebody else may have removed something."""
-        files = (path for path in self.folder.rglob("*") if path.is_file() and WORK not in path.parts)
+        files = [path for path in self.folder.rglob("*") if path.is_file() and WORK not in path.parts]
+        files.sort(key=lambda path: path.stat().st_ctime_ns)  # as they were put here: what is oldest is removed first
         names = {str(path.relative_to(self.folder)).removesuffix(AGED): path for path in files}
         self.sizes = OrderedDict((name, path.stat().st_size) for name, path in names.items())
 
@@ -135,12 +137,18 @@ class PageStore:
 
     def clear(self) -> None:
         """Remove everything at once; the removal itself may take its time."""
-        grave = self.folder.with_name(f"{self.folder.name}.{os.getpid()}-{next(self.numbers)}.removed")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        grave = tempfile.mkdtemp(prefix=f"{self.folder.name}.removed-", dir=self.folder.parent)
         with contextlib.suppress(FileNotFoundError):
             self.folder.rename(grave)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         self.sizes.clear()
-        threading.Thread(target=shutil.rmtree, args=(grave, True)).start()
+        threading.Thread(target=self.bury).start()
+
+    def bury(self) -> None:
+        """Remove what was cleared, also by a process that did not live to remove it."""
+        for grave in self.folder.parent.glob(f"{self.folder.name}.removed-*"):
+            shutil.rmtree(grave, ignore_errors=True)
 
 
 if __name__ == "__main__":  # `inv purge`

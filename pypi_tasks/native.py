@@ -121,7 +121,7 @@ class Server:
                 return
             self.stop()
         script = [str(self.python), str(CONTEXT / "entrypoint.py")]
-        server = [str(self.python), str(self.venv / "bin" / "devpi-server"), "-c", str(CONTEXT / "config.yml")]
+        server = [str(self.python), str(CONTEXT / "serve.py"), "-c", str(CONTEXT / "config.yml")]
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
             previous = self.log.with_suffix(".log.1")
             self.world.act(f"mv {self.log} {previous}", lambda: self.log.replace(previous))
@@ -132,7 +132,7 @@ class Server:
     def digest(self) -> str:
         """What decides whether a running server has to be restarted: its variables, versions and scripts."""
         parts = [repr(sorted(self.variables().items())), self.venv.name]
-        parts += [file.read_text() for file in (CONTEXT / "config.yml", CONTEXT / "entrypoint.py")]
+        parts += [file.read_text() for file in (CONTEXT / "config.yml", *sorted(CONTEXT.glob("*.py")))]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest() + "\n"
 
     def reload(self) -> None:
