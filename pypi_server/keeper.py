@@ -182,10 +182,14 @@ class Keeper:
 
         The first look at a mirror's project is itself a change, so that a second rendering is the one to keep.
         """
-        for _ in range(2):
+        for attempt in range(2):
             with self.flight(page.subject) as flight:
                 headers = {"Accept": TYPES[page.form], "User-Agent": "pip/25.0"}
                 answer = render(Request.blank(page.path, headers=headers, environ={WITHIN: "1"}), use_tweens=True)
+                if answer.status_code == 404 and page.subject.endswith(".whl") and attempt == 0:
+                    answer = self.mirror_file(page, render)
+                    if answer.status_code == 200:
+                        continue
                 if answer.status_code != 200:
                     return answer, False
                 try:
@@ -199,6 +203,15 @@ class Keeper:
                     log.warning("%s cannot be kept: %s", page.name, error)
                     return response, False
         return response, False
+
+    def mirror_file(self, page: Page, render: Render) -> Any:
+        """Have devpi fetch a wheel whose metadata file upstream does not have, so that it can read it out of the wheel:
+        devpi's pages promise one for every wheel, and uv gives up where there is none."""
+        answer = render(Request.blank(f"/{page.index}/{page.subject}", environ={WITHIN: "1"}), use_tweens=True)
+        if answer.status_code == 200:
+            for _ in answer.app_iter:
+                pass
+        return answer
 
     @contextlib.contextmanager
     def flight(self, subject: str) -> Iterator[Flight]:
