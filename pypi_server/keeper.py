@@ -23,12 +23,12 @@ from typing import Any
 from urllib.parse import quote
 
 from devpi_common.validation import normalize_name
+from newest import Changes
 from outlook import CHECK_AGAIN, look
 from page import TYPES, Page
 from page_store import PageStore
 from pyramid.request import Request
 from pyramid.response import Response
-from storage import Changes
 
 log = logging.getLogger("pypi_server.pages")
 
