@@ -24,7 +24,14 @@ prefix=${authority#"${authority%%/*}"}
         echo 'listen 3141;'
     fi
 } >"$made/server.conf"
-printf 'map $pid $hold_seconds { default %s; }\n' "$HOLD_SECONDS" >"$made/http.conf"
+# What another user or a killed nginx left in the volume is nobody's any more.
+spool=/var/spool/pypi_proxy/$(id -u)
+rm -rf "$spool"
+mkdir "$spool"
+{
+    printf 'map $pid $hold_seconds { default %s; }\n' "$HOLD_SECONDS"
+    printf 'client_body_temp_path %s/body;\nproxy_temp_path %s/answer;\n' "$spool" "$spool"
+} >"$made/http.conf"
 printf 'server unix:%s;\n' "${DEVPI_SOCKET:-/run/pypi/devpi.sock}" >"$made/upstream.conf"
 
 exec nginx -e stderr -c /opt/pypi_proxy/nginx.conf -g 'daemon off;' "$@"

@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +23,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import known
 from devpi_common.validation import normalize_name
 from newest import Changes
 from outlook import CHECK_AGAIN, look
 from page import TYPES, Page
-from page_store import PageStore
+from page_store import STATE, WORK, PageStore
 from pyramid.request import Request
 from pyramid.response import Response
 
@@ -34,7 +36,6 @@ log = logging.getLogger("pypi_server.pages")
 
 PROJECT_KEYS = ("PROJSIMPLELINKS", "PROJVERSIONS", "PROJVERSION")
 REPLAY_LIMIT = 5_000  # commits; after more than these it is cheaper to begin anew
-STATE = "+state"
 WITHIN = "pypi_server.within"  # marks a request of our own making
 
 Render = Callable[..., Any]
@@ -60,12 +61,14 @@ class Keeper:
         self.turns = [threading.Lock() for _ in range(256)]  # a page's own, but for those that share one by chance
         self.started = threading.Event()
         self.to_refresh: queue.Queue[tuple[Page, Render]] = queue.Queue()
+        self.queued: set[Page] = set()
         self.saved: dict[str, Any] = {}
 
     # Commits
 
     def watch(self) -> None:
         """Catch up with the database, then hear of every commit from now on."""
+        shutil.rmtree(self.store.folder / WORK, ignore_errors=True)  # of a server that was killed
         with self.store.lock:
             self.catch_up()
             self.keyfs._storage.listeners.append(self.committed)
@@ -163,7 +166,7 @@ class Keeper:
         """A page from the store, or rendered and stored; one reader at a time renders."""
         by_proxy = "X-Page-Store" in request.headers
         if not self.store.has(page.name) and self.revive(page):
-            self.to_refresh.put((page, request.invoke_subrequest))
+            self.refresh(page, request.invoke_subrequest)
         if not self.store.has(page.name):
             with self.turns[hash(page.name) % len(self.turns)]:
                 if not self.store.has(page.name):
@@ -177,15 +180,22 @@ class Keeper:
         except FileNotFoundError:  # it changed just now
             return self.render(page, request.invoke_subrequest)[0]
 
-    def render(self, page: Page, render: Render) -> tuple[Any, bool]:
-        """Have devpi make the page, by a request that has nothing of the client's in it; whether it could be kept.
+    def render(self, page: Page, render: Render, upstream: bool = False) -> tuple[Any, bool]:
+        """Have devpi make the page, by a request that has nothing of the client's in it; whether it could be kept. It looks
+        ``upstream`` where it knows nothing yet, or where it is told to.
 
         The first look at a mirror's project is itself a change, so that a second rendering is the one to keep.
         """
         for attempt in range(2):
             with self.flight(page.subject) as flight:
                 headers = {"Accept": TYPES[page.form], "User-Agent": "pip/25.0"}
-                answer = render(Request.blank(page.path, headers=headers, environ={WITHIN: "1"}), use_tweens=True)
+                request = Request.blank(page.path, headers=headers, environ={WITHIN: "1"})
+                with known.is_enough(not upstream) as knowledge:
+                    answer = render(request, use_tweens=True)
+                if knowledge.old and answer.status_code == 200:
+                    self.refresh(page, render)
+                elif knowledge.old:
+                    return self.render(page, render, upstream=True)
                 if answer.status_code == 404 and page.subject.endswith(".whl") and attempt == 0:
                     answer = self.mirror_file(page, render)
                     if answer.status_code == 200:
@@ -209,8 +219,9 @@ class Keeper:
         devpi's pages promise one for every wheel, and uv gives up where there is none."""
         answer = render(Request.blank(f"/{page.index}/{page.subject}", environ={WITHIN: "1"}), use_tweens=True)
         if answer.status_code == 200:
-            for _ in answer.app_iter:
-                pass
+            with contextlib.closing(answer.app_iter) as parts:
+                for _ in parts:
+                    pass
         return answer
 
     @contextlib.contextmanager
@@ -252,6 +263,13 @@ class Keeper:
 
     # Ageing
 
+    def refresh(self, page: Page, render: Render) -> None:
+        """Have the page looked up upstream, soon."""
+        with self.store.lock:
+            if page not in self.queued:
+                self.queued.add(page)
+                self.to_refresh.put((page, render))
+
     def revive(self, page: Page) -> bool:
         """Serve an aged page again, for a while: its successor is on its way."""
         with self.store.lock:
@@ -279,8 +297,9 @@ class Keeper:
         self.save_state()
         with contextlib.suppress(queue.Empty):
             page, render = self.to_refresh.get(timeout=1)
+            self.queued.discard(page)
             log.info("looking upstream for %s", page.path)
-            self.render(page, render)
+            self.render(page, render, upstream=True)
 
     def age(self) -> None:
         """Age every page whose time is over."""

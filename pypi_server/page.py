@@ -19,6 +19,8 @@ OFFERS = {
 SIMPLE = re.compile(r"/([^/+]+)/([^/+]+)/\+simple/(?:([^/+]+)/)?")
 METADATA = re.compile(r"/([^/+]+)/([^/+]+)/(\+f/[^/]+/[^/]+/[^/]+)\.metadata")
 
+NAME_LIMIT = 200  # bytes; file systems take 255, and we append to it
+
 
 @dataclass(frozen=True)
 class Page:
@@ -53,8 +55,11 @@ def page_of(request: Request) -> Page | None:
     """The page that a request is for, if it is one that is kept. What devpi shows to people has buttons: not kept."""
     if request.method not in ("GET", "HEAD") or (request.user_agent or "").startswith("Mozilla/"):
         return None
-    if {".", ".."} & set(request.path_info.split("/")):
+    parts = request.path_info.split("/")
+    if {".", ".."} & set(parts):
         return None  # its name would be that of something else
+    if max(len(part.encode()) for part in parts) > NAME_LIMIT:
+        return None
     if found := METADATA.fullmatch(request.path_info):
         return Page(f"{found[1]}/{found[2]}", found[3], "metadata")
     if found := SIMPLE.fullmatch(request.path_info):

@@ -13,6 +13,7 @@ This module knows files alone; ``keeper.py`` knows devpi.
 """
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import itertools
@@ -26,6 +27,7 @@ from pathlib import Path
 
 AGED = ".aged"
 WORK = "+work"
+STATE = "+state"  # of the one who keeps the files true
 
 
 def etag_time(body: bytes) -> int:
@@ -46,7 +48,7 @@ class PageStore:
 
     def count(self) -> None:
         """Take stock of what is on disk: at the start, and where somebody else may have removed something."""
-        files = [path for path in self.folder.rglob("*") if path.is_file() and WORK not in path.parts]
+        files = [path for path in self.folder.rglob("*") if path.is_file() and not {WORK, STATE} & set(path.parts)]
         files.sort(key=lambda path: path.stat().st_ctime_ns)  # as they were put here: what is oldest is removed first
         names = {str(path.relative_to(self.folder)).removesuffix(AGED): path for path in files}
         self.sizes = OrderedDict((name, path.stat().st_size) for name, path in names.items())
@@ -139,11 +141,23 @@ class PageStore:
         """Remove everything at once; the removal itself may take its time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         grave = tempfile.mkdtemp(prefix=f"{self.folder.name}.removed-", dir=self.folder.parent)
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self.folder.rename(grave)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            self.empty()  # a file system of its own cannot be moved away
         self.folder.mkdir(exist_ok=True)
         self.sizes.clear()
         threading.Thread(target=self.bury).start()
+
+    def empty(self) -> None:
+        """Remove everything, one by one, but for what is only being prepared."""
+        for path in self.folder.iterdir():
+            if path.name != WORK:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def bury(self) -> None:
         """Remove what was cleared, also by a process that did not live to remove it."""

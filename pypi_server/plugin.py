@@ -6,19 +6,40 @@ from pathlib import Path
 from typing import Any
 
 from devpi_server.config import hookimpl
+from fetch import Fetches
 from keeper import WITHIN, Keeper
 from page import page_of
 from page_store import PageStore
 from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.tweens import INGRESS
 
+FILE = re.compile(r"/[^/+]+/[^/+]+/\+f/[^/]+/[^/]+/[^/]+(?<!\.metadata)")
 DOCUMENTATION = re.compile(r"/([^/+]+)/([^/+]+)/([^/+]+)/([^/+]+)/\+doc/.*")
+
+
+def readable(handler: Callable[[Request], Any], _: Any) -> Callable[[Request], Any]:
+    """Refuse an address that is not UTF-8, before somebody stumbles over it."""
+
+    def handle(request: Request) -> Any:
+        try:
+            str(request.path_info)
+        except UnicodeDecodeError:
+            return Response(status=400, text="The address is not UTF-8.\n")
+        return handler(request)
+
+    return handle
 
 
 def tween(handler: Callable[[Request], Any], registry: Any) -> Callable[[Request], Any]:
     """Stand before devpi's own handling of a request."""
     keeper: Keeper = registry["keeper"]
+    fetches = Fetches()
 
     def handle(request: Request) -> Any:
+        if request.method == "GET" and FILE.fullmatch(request.path_info):
+            keeper.started.set()
+            return fetches.serve(request, handler)
         if WITHIN in request.environ:
             return handler(request)
         keeper.started.set()
@@ -44,13 +65,14 @@ class Plugin:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
 
-    @hookimpl
+    @hookimpl(trylast=True)  # after devpi-web, whose tween comes last then
     def devpiserver_pyramid_configure(self, pyramid_config: Any) -> None:
         """Put the tween where it sees requests before a transaction is begun for them."""
         self.folder.mkdir(parents=True, exist_ok=True)
         keeper = Keeper(pyramid_config.registry["xom"], PageStore(self.folder, self.limit))
         keeper.watch()
         pyramid_config.registry["keeper"] = keeper
+        pyramid_config.add_tween("plugin.readable", under=INGRESS, over="devpi_server.views.tween_request_logging")
         pyramid_config.add_tween(
             "plugin.tween",
             under="devpi_server.views.tween_request_logging",

@@ -58,7 +58,10 @@ def is_self_signed(file: Path) -> bool:
     """Whether a certificate vouches for itself, so that it is what clients have to trust."""
     from cryptography import x509
 
-    first = x509.load_pem_x509_certificate(file.read_bytes())
+    try:
+        first = x509.load_pem_x509_certificate(file.read_bytes())
+    except ValueError as error:
+        raise BadInput(f"TLS_CERTIFICATE={file} holds no certificate that can be read: {error}.") from None
     return first.issuer == first.subject
 
 

@@ -41,8 +41,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def labelled(kind: str, project: str) -> list[str]:
-    """Ids of this test's containers, networks or images."""
-    argv = {"container": ["ps", "-aq"], "network": ["network", "ls", "-q"], "image": ["images", "-aq", "--no-trunc"]}[kind]
+    """Ids of this test's containers, networks, volumes or images."""
+    argv = {
+        "container": ["ps", "-aq"],
+        "network": ["network", "ls", "-q"],
+        "volume": ["volume", "ls", "-q"],
+        "image": ["images", "-aq", "--no-trunc"],
+    }[kind]
     label = f"label=pypi-tasks.project={project}"
     found = subprocess.run(["docker", *argv, "--filter", label], capture_output=True, text=True)
     return sorted(set(found.stdout.split()))
@@ -50,7 +55,8 @@ def labelled(kind: str, project: str) -> list[str]:
 
 def remove_all(project: str) -> None:
     """Remove what a test left on the engine."""
-    for kind, argv in (("container", ["rm", "-fv"]), ("network", ["network", "rm"]), ("image", ["rmi", "-f"])):
+    removals = {"container": ["rm", "-fv"], "network": ["network", "rm"], "volume": ["volume", "rm"], "image": ["rmi", "-f"]}
+    for kind, argv in removals.items():
         if ids := labelled(kind, project):
             subprocess.run(["docker", *argv, *ids], capture_output=True)
 

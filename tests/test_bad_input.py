@@ -69,7 +69,7 @@ def test_an_unknown_environment_lists_the_known_ones(fresh: Workspace) -> None:
 def test_a_misspelt_image_lists_the_known_ones(fresh: Workspace) -> None:
     for task in ("lint", "build", "build_cached", "tag", "push"):
         error = fresh.refused(task, "pypi_sever")
-        assert "Did you mean pypi_server?" in error and "known images: pypi_server" in error
+        assert "Did you mean pypi_server?" in error and "known images: pypi_proxy, pypi_server" in error
 
 
 def test_no_engine_is_told_with_the_way_out(fresh: Workspace) -> None:

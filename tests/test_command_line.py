@@ -12,13 +12,13 @@ import tasks
 from tests.workspace import Workspace, checkout
 
 TASKS = [
-    "lint", "build", "build-cached", "tag", "push", "up", "down", "status", "logs", "smoke", "gc", "config", "render",
-    "doctor", "test", "lock", "help",
+    "lint", "build", "build-cached", "tag", "push", "up", "down", "status", "logs", "smoke", "purge", "certificate", "gc",
+    "config", "render", "doctor", "test", "lock", "help",
 ]  # fmt: skip
 
 
 class CommandLine:
-    """A checkout with two images, on a machine that has git and no Docker."""
+    """A checkout with an image more than ours, on a machine that has git and no Docker."""
 
     def __init__(self, made: Workspace, path: Path) -> None:
         self.made, self.path = made, path
@@ -47,7 +47,7 @@ def inv(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
 
 class TestWords:
     def test_no_word_is_all_images(self, inv: CommandLine) -> None:
-        assert inv.built("build") == ["pypi_server", "second"]
+        assert inv.built("build") == ["pypi_proxy", "pypi_server", "second"]
 
     def test_several_words_are_several_images(self, inv: CommandLine) -> None:
         assert inv.built("build", "second", "pypi_server/") == ["second", "pypi_server"]
@@ -72,7 +72,8 @@ class TestWords:
         result = inv("build", "pypi_server", "secnd")
         assert result.returncode == 2
         assert result.stderr == (
-            "Error: 'secnd' is neither an image nor a task. Did you mean second?\n  Fix: known images: pypi_server, second\n"
+            "Error: 'secnd' is neither an image nor a task. Did you mean second?\n"
+            "  Fix: known images: pypi_proxy, pypi_server, second\n"
         )
         assert result.stdout == ""
 

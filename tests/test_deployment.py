@@ -75,6 +75,14 @@ class TestSummary:
         assert "--index-url https://pypi.example/devpi/pypi/stable/+simple/ " in text
         assert "127.0.0.1" not in text
 
+    def test_has_https_where_there_is_a_certificate(self, tmp_path: Path) -> None:
+        (tmp_path / "tls.crt").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n")
+        (tmp_path / "tls.key").write_text("-----BEGIN PRIVATE KEY-----\nMIIE\n")
+        pair = {"TLS_CERTIFICATE": str(tmp_path / "tls.crt"), "TLS_KEY": str(tmp_path / "tls.key")}
+        text = deployment.summary(settings_of(tmp_path, **pair), "dev")
+        assert "--index-url https://127.0.0.1:3141/pypi/stable/+simple/ " in text
+        assert "http://" not in text
+
     def test_has_no_password(self, tmp_path: Path) -> None:
         assert "hunter2" not in deployment.summary(settings_of(tmp_path, PYPI_PASSWORD="hunter2"), "dev")
 

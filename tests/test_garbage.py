@@ -24,9 +24,18 @@ def commands() -> list[str]:
 class TestBuildCache:
     """A record of the build cache has no label: it is told by its description."""
 
-    def test_every_run_instruction_of_our_dockerfile_is_known(self, commands: list[str]) -> None:
-        text = (OURS.folder / "Dockerfile").read_text(encoding="utf-8")
-        assert len(commands) == len(re.findall(r"^RUN ", text, re.MULTILINE)) > 0
+    @pytest.mark.parametrize("name", ["pypi_proxy", "pypi_server"])
+    def test_every_run_instruction_of_our_dockerfiles_is_known(self, name: str) -> None:
+        text = (ROOT / name / "Dockerfile").read_text(encoding="utf-8")
+        assert len(garbage.instructions(text)) == len(re.findall(r"^RUN ", text, re.MULTILINE)) > 0
+
+    def test_every_stage_of_our_dockerfiles_carries_the_name(self) -> None:
+        for name in ("pypi_proxy", "pypi_server"):
+            text = (ROOT / name / "Dockerfile").read_text(encoding="utf-8")
+            stages = re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE)
+            assert len(stages) == len(re.findall(r"^FROM ", text, re.MULTILINE)) > 1
+            assert stages[-1] == name
+            assert all(garbage.is_ours(f"[{stage} 1/2] COPY a b", Image(name, ROOT / name), []) for stage in stages)
 
     def test_a_command_is_one_line_without_flags_of_the_instruction(self, commands: list[str]) -> None:
         for command in commands:
@@ -60,6 +69,7 @@ class TestBuildCache:
             "[other 1/2] FROM python:3.13-slim-trixie",
             "[pypi_server2 2/5] COPY requirements.txt /build/",
             "[my-pypi_server 2/5] RUN make",
+            "[pypi_proxy-config 2/3] COPY nginx.conf /opt/pypi_proxy/",
             "mount / from exec /bin/sh -c make",
             "pulled from registry.example.org/python:3.13-slim-trixie",
         ],

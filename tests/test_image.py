@@ -1,6 +1,7 @@
 """Every folder with a Dockerfile is an image: which are meant, how they are built, what they are called, when they are stale."""
 
 import dataclasses
+import itertools
 import os
 import re
 from pathlib import Path
@@ -26,6 +27,7 @@ def project(tmp_path: Path) -> Path:
     for name in ("app", "base", ".hidden"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "app" / "Dockerfile").write_text("ARG PYTHON_IMAGE=other:1\nFROM ${PYTHON_IMAGE}\n")
     (tmp_path / "docs").mkdir()
     return tmp_path
 
@@ -63,8 +65,8 @@ class TestSelect:
         with pytest.raises(BadInput, match="has a Dockerfile"):
             image.select([], tmp_path)
 
-    def test_ours_is_the_server(self) -> None:
-        assert image.known() == [Image("pypi_server", ROOT / "pypi_server")]
+    def test_ours_are_the_proxy_and_the_server(self) -> None:
+        assert image.known() == [Image(name, ROOT / name) for name in ("pypi_proxy", "pypi_server")]
 
 
 class TestBuildCommand:
@@ -104,6 +106,16 @@ class TestBuildCommand:
     def test_names_the_base_image_that_was_set(self, project: Path) -> None:
         argv = image.build_argv(Image("app", project / "app"), settings_of(project, PYTHON_IMAGE="mine:1"), CLEAN, "6.20.3")
         assert "PYTHON_IMAGE=mine:1" in argv
+
+    @pytest.mark.parametrize(
+        ("name", "base"), [("pypi_server", "PYTHON_IMAGE=mine:1"), ("pypi_proxy", "NGINX_IMAGE=mine:2"), ("base", None)]
+    )
+    def test_names_the_base_that_its_dockerfile_takes_and_no_other(self, project: Path, name: str, base: str | None) -> None:
+        folder = ROOT / name if (ROOT / name).exists() else project / name
+        settings = settings_of(project, PYTHON_IMAGE="mine:1", NGINX_IMAGE="mine:2")
+        argv = image.build_argv(Image(name, folder), settings, CLEAN, "6.20.3")
+        arguments = [value for option, value in itertools.pairwise(argv) if option == "--build-arg"]
+        assert arguments == [*([base] if base else []), "SOURCE_DATE_EPOCH=1700000000"]
 
     def test_holds_no_password(self, project: Path) -> None:
         settings = settings_of(project, PYPI_PASSWORD="hunter2", ROOT_PASSWORD="hunter2")
@@ -165,13 +177,20 @@ class TestContextDigest:
         before = image.context_digest(one, settings_of(tmp_path))
         assert image.context_digest(one, settings_of(tmp_path, PYTHON_IMAGE="mine:1")) != before
 
+    def test_does_not_change_with_the_base_of_another_image(self, one: Image, tmp_path: Path) -> None:
+        before = image.context_digest(one, settings_of(tmp_path))
+        assert image.context_digest(one, settings_of(tmp_path, NGINX_IMAGE="mine:1")) == before
+
     def test_changes_with_the_project_whose_label_it_carries(self, one: Image, tmp_path: Path) -> None:
         before = image.context_digest(one, settings_of(tmp_path))
         assert image.context_digest(one, settings_of(tmp_path, PROJECT="team")) != before
 
     def test_does_not_change_with_settings_of_the_server(self, one: Image, tmp_path: Path) -> None:
         before = image.context_digest(one, settings_of(tmp_path))
-        assert image.context_digest(one, settings_of(tmp_path, DEVPI_PORT="4040", TAG="x", DEVPI_UID="77")) == before
+        assert (
+            image.context_digest(one, settings_of(tmp_path, DEVPI_PORT="4040", TAG="x", DEVPI_UID="77", HOLD_SECONDS="1"))
+            == before
+        )
 
     def test_does_not_change_with_byte_code(self, one: Image, tmp_path: Path) -> None:
         before = image.context_digest(one, settings_of(tmp_path))

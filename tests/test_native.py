@@ -65,6 +65,7 @@ def test_status_logs_and_smoke_work_on_it(server: Workspace) -> None:
     assert "healthy" in server.inv("status").stdout
     assert "serving at url" in server.inv("logs", "--env", "local", "--lines", "1000").stdout
     assert "smoke test passed" in server.inv("smoke", "--env", "local").stdout
+    assert "there is no proxy, so nothing is cached" in server.inv("purge", "--env", "local").stdout
 
 
 def test_a_setting_that_was_given_changes_the_index_that_is_there(server: Workspace) -> None:
@@ -178,7 +179,7 @@ def test_a_dry_run_prints_all_and_changes_nothing(tmp_path: Path) -> None:
     fresh = checkout(tmp_path / "fresh", "pypi-test-dry")
     before = sorted(fresh.root.rglob("*"))
     shown = fresh.inv("up", "--env", "local", "--dry").stdout
-    assert "would: mkdir" in shown and "devpi-server" in shown and "provision.py" in shown
+    assert "would: mkdir" in shown and "serve.py" in shown and "provision.py" in shown
     assert [path for path in sorted(fresh.root.rglob("*")) if "__pycache__" not in path.parts] == [
         path for path in before if "__pycache__" not in path.parts
     ]
@@ -193,6 +194,16 @@ def test_a_taken_port_is_named_before_anything_is_made(tmp_path: Path) -> None:
         other.listen()
         error = fresh.refused("up", "--env", "local")
     assert f"DEVPI_PORT={fresh.port}" in error and "in use" in error
+    assert not fresh.home.exists() and not (fresh.root / ".secrets").exists()
+
+
+def test_tls_is_refused_before_anything_is_made_since_there_is_no_proxy(tmp_path: Path) -> None:
+    fresh = checkout(tmp_path / "fresh", "pypi-test-tls")
+    (tmp_path / "tls.crt").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n")
+    (tmp_path / "tls.key").write_text("-----BEGIN PRIVATE KEY-----\nMIIE\n")
+    fresh.configure(TLS_CERTIFICATE=str(tmp_path / "tls.crt"), TLS_KEY=str(tmp_path / "tls.key"))
+    error = fresh.refused("up", "--env", "local")
+    assert "TLS_KEY is set, but the native server has no proxy for TLS" in error and "inv up --env dev" in error
     assert not fresh.home.exists() and not (fresh.root / ".secrets").exists()
 
 

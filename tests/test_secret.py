@@ -100,6 +100,63 @@ class TestGiven:
         assert set(found) == NAMES
 
 
+class TestTls:
+    """The proxy's certificate and key are files beside the other secrets, copies of what the settings name."""
+
+    CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    KEY = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n"
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Settings:
+        (tmp_path / "tls.crt").write_text(self.CERTIFICATE)
+        (tmp_path / "tls.key").write_text(self.KEY)
+        return settings_of(tmp_path, TLS_CERTIFICATE=str(tmp_path / "tls.crt"), TLS_KEY=str(tmp_path / "tls.key"))
+
+    def test_a_pair_that_was_set_is_stored_for_its_owner_alone(self, settings: Settings) -> None:
+        settle(settings)
+        found = values(settings)
+        assert set(found) == NAMES | {"tls_certificate", "tls_key"}
+        assert (found["tls_certificate"], found["tls_key"]) == (self.CERTIFICATE, self.KEY)
+        assert {stat.S_IMODE(file.stat().st_mode) for file in settings.secrets_home.iterdir()} == {0o600}
+
+    def test_the_same_pair_again_writes_nothing(self, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+        settle(settings)
+        capsys.readouterr()
+        settle(settings)
+        assert capsys.readouterr().out == ""
+
+    def test_a_renewed_one_is_told_to_whoever_has_it_read_anew(self, settings: Settings) -> None:
+        assert secret.settle(World(), settings, None) == {}
+        path = settings.secrets_home / "tls_certificate"
+        inode = path.stat().st_ino
+        assert settings.tls_certificate is not None
+        settings.tls_certificate.write_text(self.CERTIFICATE.replace("MIIB", "MIIC"))
+        with secret.settled(World(), settings, None) as replaced:
+            assert list(replaced) == [path]
+        assert "MIIC" in path.read_text()
+        assert path.stat().st_ino == inode  # it is mounted
+
+    def test_the_old_pair_is_back_when_the_server_does_not_come_up(self, settings: Settings) -> None:
+        settle(settings)
+        assert settings.tls_certificate is not None
+        settings.tls_certificate.write_text(self.CERTIFICATE.replace("MIIB", "MIIC"))
+        with pytest.raises(Failed), secret.settled(World(), settings, None):
+            raise Failed("nginx does not like it")
+        assert values(settings)["tls_certificate"] == self.CERTIFICATE
+
+    def test_a_comment_in_another_encoding_is_no_hindrance(self, settings: Settings) -> None:
+        assert settings.tls_certificate is not None
+        settings.tls_certificate.write_bytes("# für uns\n".encode("latin-1") + self.CERTIFICATE.encode())
+        settle(settings)
+        assert self.CERTIFICATE in values(settings)["tls_certificate"]
+
+    def test_the_key_is_never_shown(self, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+        settle(settings)
+        shown = "".join(capsys.readouterr())
+        assert "MIIE" not in shown
+        assert f"write secret {settings.secrets_home / 'tls_key'}" in shown
+
+
 class TestPrinted:
     def test_no_value_ever(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         settle(settings_of(tmp_path))

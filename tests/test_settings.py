@@ -9,7 +9,7 @@ import pytest
 
 from pypi_tasks import report
 from pypi_tasks.errors import BadInput
-from pypi_tasks.settings import ROOT, fields, load
+from pypi_tasks.settings import ROOT, fields, in_bytes, load
 from tests.helpers import public_folder, settings_of, told, unprivileged
 
 
@@ -30,6 +30,9 @@ class TestWhereAValueComesFrom:
         assert settings.devpi_volatile is False
         assert settings.devpi_mirror_whitelist == ()
         assert settings.ca_bundle is None
+        assert (settings.tls_certificate, settings.tls_key) == (None, None)
+        assert (settings.proxy_tag, settings.nginx_image) == ("", "nginx:1.28-trixie")
+        assert (settings.upload_limit, settings.hold_seconds, settings.cache_size) == ("2g", 120, "512m")
 
     def test_folders_are_in_the_repository_by_default(self, tmp_path: Path) -> None:
         settings = load(tmp_path / ".env", environ={})
@@ -99,17 +102,30 @@ BAD = [
     ("REGISTRY", "http://127.0.0.1:5000", "without http://"),
     ("TAG", "a b", "a tag, or a digest"),
     ("TAG", "sha256:abc", "a tag, or a digest"),
+    ("PROXY_TAG", "a b", "a tag, or a digest"),
+    ("PROXY_TAG", "sha256:abc", "a tag, or a digest"),
     ("PROJECT", "My-Project", "lower-case letters"),
     ("PYPI_ENV", "../dev", "the name of an environment"),
     ("DEVPI_MEMORY", "plenty", "a size of 256m or more, such as 512m or 1g"),
     ("DEVPI_MEMORY", "6m", "a size of 256m or more, such as 512m or 1g"),
     ("DEVPI_MEMORY", "1024", "a size of 256m or more, such as 512m or 1g"),
+    ("UPLOAD_LIMIT", "1023k", "a size of 1m or more, such as 512m or 1g"),
+    ("UPLOAD_LIMIT", "0", "a size of 1m or more, such as 512m or 1g"),
+    ("UPLOAD_LIMIT", "2gb", "a size of 1m or more, such as 512m or 1g"),
+    ("UPLOAD_LIMIT", "1.5g", "a size of 1m or more, such as 512m or 1g"),
+    ("UPLOAD_LIMIT", "m", "a size of 1m or more, such as 512m or 1g"),
+    ("CACHE_SIZE", "15m", "a size of 16m or more, such as 512m or 1g"),
+    ("CACHE_SIZE", "-1g", "a size of 16m or more, such as 512m or 1g"),
+    ("HOLD_SECONDS", "0", "seconds, 1 to 3600"),
+    ("HOLD_SECONDS", "3601", "seconds, 1 to 3600"),
+    ("HOLD_SECONDS", "2m", "seconds, 1 to 3600"),
     ("DEVPI_UID", "0", "other than root"),
     ("DEVPI_GID", "0", "other than root"),
     ("DEVPI_UID", "alice", "a number of a user"),
     ("OUTSIDE_URL", "pypi.example", "http(s)://host[:port][/path]"),
     ("OUTSIDE_URL", "https://pypi.example/?a=b", "http(s)://host[:port][/path]"),
     ("PYTHON_IMAGE", "--privileged", "an image"),
+    ("NGINX_IMAGE", "--privileged", "an image"),
     ("SOURCE_URL", "a b", "a URL"),
 ]
 
@@ -136,34 +152,97 @@ class TestAWrongValue:
             ("REGISTRY", "127.0.0.1:5000"), ("REGISTRY", "registry.example/team/images"), ("REGISTRY", "[::1]:5000"),
             ("TAG", f"sha256:{'0a' * 32}"), ("TAG", "6.20.3-0123456789ab"), ("DEVPI_MEMORY", "512m"), ("DEVPI_BIND", "::"),
             ("OUTSIDE_URL", "https://pypi.example:8443/devpi"), ("PYTHON_IMAGE", f"base@sha256:{'0a' * 32}"),
-            ("DEVPI_MIRROR_WHITELIST", "*"), ("DEVPI_UID", "1000"), ("DEVPI_PORT", "65535"),
+            ("DEVPI_MIRROR_WHITELIST", "*"), ("DEVPI_UID", "1000"), ("DEVPI_PORT", "65535"), ("UPLOAD_LIMIT", "1024k"),
+            ("UPLOAD_LIMIT", "1m"), ("CACHE_SIZE", "16m"), ("HOLD_SECONDS", "1"), ("HOLD_SECONDS", "3600"), ("PROXY_TAG", "v1"),
+            ("PROXY_TAG", f"sha256:{'0a' * 32}"), ("NGINX_IMAGE", f"base@sha256:{'0a' * 32}"),
         ],
     )  # fmt: skip
     def test_has_a_right_one_beside_it(self, tmp_path: Path, name: str, value: str) -> None:
         assert load(tmp_path / ".env", environ={name: value}).given(name)
 
 
+CERTIFICATE = "a comment\n-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+KEY = "-----BEGIN {kind}PRIVATE KEY-----\nMIIE\n-----END {kind}PRIVATE KEY-----\n"
+
+
 class TestCertificates:
     def test_a_pem_file_is_taken(self, tmp_path: Path) -> None:
         bundle = tmp_path / "ca.pem"
-        bundle.write_text("a comment\n-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+        bundle.write_text(CERTIFICATE)
         assert load(tmp_path / ".env", environ={"CA_BUNDLE": str(bundle)}).ca_bundle == bundle
 
-    def test_a_missing_file_is_told(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("name", "what"), [("CA_BUNDLE", "certificates"), ("TLS_CERTIFICATE", "certificates"), ("TLS_KEY", "a private key")]
+    )
+    class TestFile:
+        def test_a_missing_one_is_told(self, tmp_path: Path, name: str, what: str) -> None:
+            with pytest.raises(BadInput) as caught:
+                load(write(tmp_path, f"{name}={tmp_path / 'nowhere.pem'}\n"), environ={})
+            assert f".env line 1: {name}=" in told(caught)
+            assert "nowhere.pem" in told(caught)
+            assert f"a readable file of {what}, but No such file" in told(caught)
+
+        def test_a_folder_is_none(self, tmp_path: Path, name: str, what: str) -> None:
+            with pytest.raises(BadInput, match=f"a readable file of {what}"):
+                load(tmp_path / ".env", environ={name: str(tmp_path)})
+
+        def test_another_form_than_pem_is_told(self, tmp_path: Path, name: str, what: str) -> None:
+            (tmp_path / "ca.der").write_bytes(b"\x30\x82\x01\x0a")
+            with pytest.raises(BadInput, match=f"a file of {what} in PEM form"):
+                load(tmp_path / ".env", environ={name: str(tmp_path / "ca.der")})
+
+
+class TestTls:
+    """A certificate and its key: both or neither, and then clients use https."""
+
+    @pytest.fixture
+    def pair(self, tmp_path: Path) -> dict[str, str]:
+        (tmp_path / "tls.crt").write_text(CERTIFICATE)
+        (tmp_path / "tls.key").write_text(KEY.format(kind=""))
+        return {"TLS_CERTIFICATE": str(tmp_path / "tls.crt"), "TLS_KEY": str(tmp_path / "tls.key")}
+
+    @pytest.mark.parametrize("kind", ["", "RSA ", "EC "])
+    def test_keys_of_all_kinds_are_taken(self, tmp_path: Path, pair: dict[str, str], kind: str) -> None:
+        (tmp_path / "tls.key").write_text(KEY.format(kind=kind))
+        settings = settings_of(tmp_path, **pair)
+        assert (settings.tls_certificate, settings.tls_key) == (tmp_path / "tls.crt", tmp_path / "tls.key")
+
+    def test_a_pair_makes_the_addresses_https(self, tmp_path: Path, pair: dict[str, str]) -> None:
+        settings = settings_of(tmp_path, **pair)
+        assert settings.url == settings.client_url == "https://127.0.0.1:3141"
+
+    @pytest.mark.parametrize("name", ["TLS_CERTIFICATE", "TLS_KEY"])
+    def test_one_alone_is_told_with_its_place(self, tmp_path: Path, pair: dict[str, str], name: str) -> None:
         with pytest.raises(BadInput) as caught:
-            load(write(tmp_path, f"CA_BUNDLE={tmp_path / 'nowhere.pem'}\n"), environ={})
-        assert ".env line 1: CA_BUNDLE=" in told(caught)
-        assert "nowhere.pem" in told(caught)
-        assert "a readable file of certificates, but No such file" in told(caught)
+            load(write(tmp_path, f"TAG=x\n{name}={pair[name]}\n"), environ={})
+        assert f".env line 2: {name} alone is set: expected TLS_CERTIFICATE and TLS_KEY, both or neither." in told(caught)
+        with pytest.raises(BadInput, match=f"environment: {name} alone is set"):
+            load(tmp_path / "none", environ={name: pair[name]})
 
-    def test_a_folder_is_no_file(self, tmp_path: Path) -> None:
-        with pytest.raises(BadInput, match="a readable file of certificates"):
-            load(tmp_path / ".env", environ={"CA_BUNDLE": str(tmp_path)})
+    def test_the_two_in_each_others_place_are_told(self, tmp_path: Path, pair: dict[str, str]) -> None:
+        with pytest.raises(BadInput, match=r"TLS_CERTIFICATE=.*a file of certificates in PEM form"):
+            settings_of(tmp_path, TLS_CERTIFICATE=pair["TLS_KEY"], TLS_KEY=pair["TLS_CERTIFICATE"])
+        with pytest.raises(BadInput, match=r"TLS_KEY=.*a file of a private key in PEM form"):
+            settings_of(tmp_path, TLS_CERTIFICATE=pair["TLS_CERTIFICATE"], TLS_KEY=pair["TLS_CERTIFICATE"])
 
-    def test_another_form_than_pem_is_told(self, tmp_path: Path) -> None:
-        (tmp_path / "ca.der").write_bytes(b"\x30\x82\x01\x0a")
-        with pytest.raises(BadInput, match="in PEM form"):
-            load(tmp_path / ".env", environ={"CA_BUNDLE": str(tmp_path / "ca.der")})
+    def test_an_address_without_tls_is_told(self, tmp_path: Path, pair: dict[str, str]) -> None:
+        with pytest.raises(BadInput) as caught:
+            load(write(tmp_path, "OUTSIDE_URL=http://pypi.example\n"), environ=pair)
+        assert ".env line 1: OUTSIDE_URL=http://pypi.example: expected https://, since TLS_KEY is set." in told(caught)
+
+    def test_an_address_with_tls_is_taken(self, tmp_path: Path, pair: dict[str, str]) -> None:
+        settings = settings_of(tmp_path, OUTSIDE_URL="https://pypi.example/devpi", **pair)
+        assert settings.client_url == "https://pypi.example/devpi"
+
+    def test_an_https_address_needs_no_pair_since_something_else_may_have_it(self, tmp_path: Path) -> None:
+        settings = settings_of(tmp_path, OUTSIDE_URL="https://pypi.example")
+        assert (settings.url, settings.client_url) == ("http://127.0.0.1:3141", "https://pypi.example")
+
+
+class TestSizes:
+    @pytest.mark.parametrize(("text", "count"), [("1k", 1024), ("512m", 536_870_912), ("2g", 2_147_483_648), ("007m", 7_340_032)])
+    def test_are_counted_as_docker_and_nginx_do(self, text: str, count: int) -> None:
+        assert in_bytes(text) == count
 
 
 class TestTheFile:
@@ -284,6 +363,10 @@ class TestUrl:
     )
     def test_is_where_this_machine_reaches_the_server(self, tmp_path: Path, bind: str, url: str) -> None:
         assert settings_of(tmp_path, DEVPI_BIND=bind).url == url
+
+    def test_of_the_clients_is_the_same_unless_it_is_set(self, tmp_path: Path) -> None:
+        assert settings_of(tmp_path, DEVPI_BIND="::").client_url == "http://[::1]:3141"
+        assert settings_of(tmp_path, OUTSIDE_URL="http://pypi.example:8080/").client_url == "http://pypi.example:8080"
 
 
 class TestDocumentation:

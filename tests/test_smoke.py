@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pypi_tasks import smoke
+from pypi_tasks.certificate import self_signed
 from pypi_tasks.errors import Failed
 from pypi_tasks.world import World
 from tests.helpers import settings_of, told
@@ -62,6 +63,32 @@ class TestEnvironmentOfPip:
         assert found["PIP_CONFIG_FILE"] == "/dev/null"
 
 
+class TestTls:
+    """It trusts what clients have to trust, and calls the server by the name that the certificate is for."""
+
+    def pair(self, folder: Path, names: list[str]) -> dict[str, str]:
+        for name, text in zip(("tls.crt", "tls.key"), self_signed(names), strict=True):
+            (folder / name).write_text(text)
+        return {"TLS_CERTIFICATE": str(folder / "tls.crt"), "TLS_KEY": str(folder / "tls.key")}
+
+    def test_without_it_the_server_is_reached_on_this_host(self, tmp_path: Path) -> None:
+        settings = settings_of(tmp_path, OUTSIDE_URL="https://pypi.example/devpi")
+        assert smoke.address(settings) == "http://127.0.0.1:3141/pypi/stable"
+        assert smoke.trusted(settings) is None
+        assert smoke.certificates(settings) is True
+
+    def test_with_it_the_server_is_reached_as_clients_reach_it(self, tmp_path: Path) -> None:
+        pair = self.pair(tmp_path, ["pypi.example"])
+        assert smoke.address(settings_of(tmp_path, **pair)) == "https://127.0.0.1:3141/pypi/stable"
+        settings = settings_of(tmp_path, OUTSIDE_URL="https://pypi.example/devpi/", **pair)
+        assert smoke.address(settings) == "https://pypi.example/devpi/pypi/stable"
+
+    def test_a_self_signed_one_is_trusted_itself(self, tmp_path: Path) -> None:
+        settings = settings_of(tmp_path, **self.pair(tmp_path, ["localhost"]))
+        assert smoke.trusted(settings) == tmp_path / "tls.crt"
+        assert smoke.certificates(settings) == str(tmp_path / "tls.crt")
+
+
 class TestRun:
     def test_dry_tells_the_three_steps(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         smoke.run(World(dry=True), settings_of(tmp_path))
@@ -81,6 +108,6 @@ class TestRun:
         (settings.secrets_home / "user_password").write_text("hunter2\n")
         with pytest.raises(Failed) as caught:
             smoke.run(World(), settings)
-        assert f"{settings.url} does not answer" in told(caught)
+        assert f"{settings.url}/pypi/stable does not answer" in told(caught)
         assert "Fix: inv up" in told(caught)
         assert "hunter2" not in told(caught) + "".join(capsys.readouterr())

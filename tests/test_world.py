@@ -4,6 +4,7 @@ import http.server
 import io
 import os
 import signal
+import ssl
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pypi_tasks.certificate import self_signed
 from pypi_tasks.errors import Failed, NotReady
 from pypi_tasks.settings import ROOT
 from pypi_tasks.world import World, answers, poll, tool
@@ -324,6 +326,19 @@ class TestAnswers:
         assert answers(f"{server}/+api")
         assert not answers(f"{server}/elsewhere")
         assert not answers(f"http://127.0.0.1:{free_port()}/+api")
+
+    def test_one_with_a_certificate_that_nobody_trusts_answers_too(self, tmp_path: Path) -> None:
+        """It is our own, and is told nothing."""
+        for name, text in zip(("tls.crt", "tls.key"), self_signed(["pypi.example"]), strict=True):
+            (tmp_path / name).write_text(text)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+            assert answers(f"https://127.0.0.1:{server.server_port}/")
+            assert not answers(f"http://127.0.0.1:{server.server_port}/")
+            server.shutdown()
 
     def test_no_proxy_is_asked(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("no_proxy", raising=False)

@@ -11,29 +11,32 @@ from tests.registry import Registry
 from tests.workspace import Workspace, free_port
 
 pytestmark = pytest.mark.docker
+IMAGES = ("pypi_proxy", "pypi_server")
 
 
 @pytest.fixture(scope="module")
 def pushed(workspace: Workspace, registry: Registry) -> Workspace:
-    """A checkout whose image is in the registry, by one command."""
+    """A checkout whose images are in the registry, by one command."""
     workspace.configure(REGISTRY=registry.host)
-    shown = workspace.inv("push", "pypi_server", timeout=600).stdout
-    for tag in registry.tags("pypi_server"):
-        assert f"{registry.host}/pypi_server:{tag} is {registry.digest('pypi_server', tag)}" in shown
+    shown = workspace.inv("push", timeout=600).stdout
+    for name in IMAGES:
+        for tag in registry.tags(name):
+            assert f"{registry.host}/{name}:{tag} is {registry.digest(name, tag)}" in shown
     return workspace
 
 
-def test_the_registry_has_latest_and_an_immutable_tag_of_one_digest(pushed: Workspace, registry: Registry) -> None:
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_registry_has_latest_and_an_immutable_tag_of_one_digest(pushed: Workspace, registry: Registry, name: str) -> None:
     commit = pushed.run("git", "rev-parse", "HEAD").stdout[:12]
-    assert registry.tags("pypi_server") == [f"6.20.3-{commit}", "latest"]
-    assert registry.digest("pypi_server", "latest") == registry.digest("pypi_server", f"6.20.3-{commit}")
+    assert registry.tags(name) == [f"6.20.3-{commit}", "latest"]
+    assert registry.digest(name, "latest") == registry.digest(name, f"6.20.3-{commit}")
 
 
 def test_push_again_builds_nothing(pushed: Workspace, registry: Registry) -> None:
-    before = registry.digest("pypi_server", "latest")
+    before = {name: registry.digest(name, "latest") for name in IMAGES}
     shown = pushed.inv("push").stdout
     assert "buildx" not in shown and "already exists" in shown
-    assert registry.digest("pypi_server", "latest") == before
+    assert {name: registry.digest(name, "latest") for name in IMAGES} == before
 
 
 def test_an_immutable_tag_is_never_moved_to_other_content(pushed: Workspace, registry: Registry) -> None:
@@ -52,15 +55,23 @@ def test_an_immutable_tag_is_never_moved_to_other_content(pushed: Workspace, reg
 def test_stable_runs_from_the_registry_by_tag_and_by_digest(pushed: Workspace, registry: Registry) -> None:
     remove_all(pushed.project)
     pushed.inv("up", "--env", "stable")
-    running: Any = inspect(f"{pushed.project}-stable-devpi-1")
-    assert running["Config"]["Image"] == f"{registry.host}/pypi_server:latest"
+    running = {name: container(pushed, name) for name in IMAGES}
+    assert all(running[name]["Config"]["Image"] == f"{registry.host}/{name}:latest" for name in IMAGES)
     assert "smoke test passed" in pushed.inv("smoke", "--env", "stable").stdout
-    digest = registry.digest("pypi_server", "latest")
-    pushed.inv("up", "--env", "stable", TAG=digest)
-    by_digest: Any = inspect(f"{pushed.project}-stable-devpi-1")
-    assert by_digest["Config"]["Image"] == f"{registry.host}/pypi_server@{digest}"
-    assert by_digest["Image"] == running["Image"]
+    server, proxy = (registry.digest(name, "latest") for name in ("pypi_server", "pypi_proxy"))
+    assert "set PROXY_TAG to the proxy's" in pushed.refused("up", "--env", "stable", TAG=server)
+    assert {name: container(pushed, name)["Id"] for name in IMAGES} == {name: running[name]["Id"] for name in IMAGES}
+    pushed.inv("up", "--env", "stable", TAG=server, PROXY_TAG=proxy)
+    by_digest = {name: container(pushed, name) for name in IMAGES}
+    assert by_digest["pypi_server"]["Config"]["Image"] == f"{registry.host}/pypi_server@{server}"
+    assert by_digest["pypi_proxy"]["Config"]["Image"] == f"{registry.host}/pypi_proxy@{proxy}"
+    assert all(by_digest[name]["Image"] == running[name]["Image"] for name in IMAGES)
     pushed.inv("down", "--env", "stable")
+
+
+def container(pushed: Workspace, name: str) -> dict[str, Any]:
+    """What runs an image in stable."""
+    return inspect(f"{pushed.project}-stable-{'proxy' if name == 'pypi_proxy' else 'devpi'}-1")
 
 
 def test_stable_with_a_tag_that_is_not_there_is_refused(pushed: Workspace) -> None:

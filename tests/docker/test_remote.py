@@ -54,13 +54,13 @@ def remote(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> It
 def test_build_tag_push_up_and_gc_all_use_the_engine_behind_ssh(remote: Workspace, registry: Registry) -> None:
     remote.configure(REGISTRY=registry.host)
     shown = remote.inv("push", timeout=600).stdout  # builds by the command line, pushes by the SDK
-    assert registry.digest("pypi_server", "latest") in shown
+    assert all(registry.digest(name, "latest") in shown for name in ("pypi_proxy", "pypi_server"))
     assert f"have {remote.home}" in remote.refused("up", "--env", "dev")
     remote.home.mkdir()  # on "the other machine"
     os.chown(remote.home, 1000, 1000)
     result = remote.inv("up", "--env", "dev")
     assert "the engine is elsewhere" in result.stderr
     assert "healthy" in remote.inv("status").stdout
-    assert labelled("container", remote.project)
+    assert len(labelled("container", remote.project)) == 2 and labelled("volume", remote.project)
     remote.inv("gc", "--env", "dev", "--yes")
-    assert not labelled("container", remote.project)
+    assert not labelled("container", remote.project) and not labelled("volume", remote.project)

@@ -30,8 +30,8 @@ def logged(stack: Workspace) -> str:
 
 
 def test_the_image_builds_without_a_password_in_the_environment(stack: Workspace) -> None:
-    config = str(inspect("pypi_server:latest", "image")["Config"])
-    assert "PASSWORD" not in config
+    for name in ("pypi_proxy", "pypi_server"):
+        assert "PASSWORD" not in str(inspect(f"{name}:{stack.project}", "image")["Config"])
 
 
 def test_init_runs_once_and_not_at_every_start(stack: Workspace) -> None:
@@ -42,10 +42,15 @@ def test_init_runs_once_and_not_at_every_start(stack: Workspace) -> None:
 
 
 def test_the_scripts_in_the_image_are_the_ones_in_the_repository(stack: Workspace) -> None:
-    for name in ("entrypoint.py", "provision.py", "health.py", "config.yml"):
-        argv = ["docker", "exec", f"{stack.project}-dev-devpi-1", "cat", f"/opt/pypi_server/{name}"]
+    for service, image, patterns in (
+        ("devpi", "pypi_server", ("*.py", "*.yml")),
+        ("proxy", "pypi_proxy", ("*.conf", "*.js", "*.sh")),
+    ):
+        scripts = sorted(file for pattern in patterns for file in (stack.root / image).glob(pattern))
+        names = [f"/opt/{image}/{file.name}" for file in scripts]
+        argv = ["docker", "exec", f"{stack.project}-dev-{service}-1", "cat", *names]
         shown = subprocess.run(argv, capture_output=True, check=True).stdout
-        assert shown == (stack.root / "pypi_server" / name).read_bytes()
+        assert shown == b"".join(file.read_bytes() for file in scripts) != b""
 
 
 @pytest.mark.parametrize("user", ["root", "pypi"])

@@ -28,8 +28,11 @@ def stack(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def container(stack: Workspace, env: str = "dev") -> dict[str, Any]:
-    return inspect(f"{stack.project}-{env}-devpi-1")
+SERVICES = ("devpi", "proxy")
+
+
+def container(stack: Workspace, service: str = "devpi") -> dict[str, Any]:
+    return inspect(f"{stack.project}-dev-{service}-1")
 
 
 def secrets(stack: Workspace) -> list[str]:
@@ -63,35 +66,61 @@ def test_pages_come_as_html_and_json_with_metadata_files(stack: Workspace) -> No
 
 
 def test_up_again_changes_nothing(stack: Workspace) -> None:
-    before = container(stack)
+    before = [container(stack, service) for service in SERVICES]
     shown = stack.inv("up", "--env", "dev").stdout
     assert "buildx" not in shown and "made " not in shown and "write" not in shown
-    after = container(stack)
-    assert (after["Id"], after["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+    after = [container(stack, service) for service in SERVICES]
+    assert [(one["Id"], one["State"]["StartedAt"]) for one in after] == [(one["Id"], one["State"]["StartedAt"]) for one in before]
 
 
-def test_the_container_is_locked_down(stack: Workspace) -> None:
-    found = container(stack)
+@pytest.mark.parametrize(("service", "memory"), [("devpi", 2**30), ("proxy", 2**28)])
+def test_the_containers_are_locked_down(stack: Workspace, service: str, memory: int) -> None:
+    found = container(stack, service)
     host = found["HostConfig"]
     assert found["Config"]["User"] not in ("", "0", "root", "0:0")
     assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and host["CapAdd"] is None
     assert "no-new-privileges:true" in host["SecurityOpt"]
-    assert host["Memory"] == 2**30 and host["RestartPolicy"]["Name"] == "unless-stopped"
+    assert host["Memory"] == memory and host["RestartPolicy"]["Name"] == "unless-stopped"
+    assert not host["Privileged"] and host["PidMode"] == "" and host["IpcMode"] == "private"
     assert host["LogConfig"]["Config"] == {"max-file": "3", "max-size": "10m"}
-    assert found["Config"]["Labels"]["pypi-tasks.project"] == stack.project
+    labels = found["Config"]["Labels"]
+    assert (labels["pypi-tasks.project"], labels["pypi-tasks.env"]) == (stack.project, "dev")
     status = subprocess.run(["docker", "exec", found["Id"], "cat", "/proc/1/status"], capture_output=True, text=True).stdout
     assert "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
 
 
+def test_the_port_is_the_proxys_and_the_server_is_reached_through_its_socket_alone(stack: Workspace) -> None:
+    devpi, proxy = (container(stack, service) for service in SERVICES)
+    assert proxy["HostConfig"]["PortBindings"] == {"3141/tcp": [{"HostIp": "127.0.0.1", "HostPort": stack.port}]}
+    assert not devpi["HostConfig"]["PortBindings"] and not any(devpi["NetworkSettings"]["Ports"].values())
+    inside = ["docker", "exec", proxy["Id"], "bash", "-c"]
+    assert subprocess.run([*inside, "test -S /run/pypi/devpi.sock"]).returncode == 0
+    refused = subprocess.run([*inside, "exec 3<>/dev/tcp/devpi/3141"], capture_output=True, text=True)
+    assert refused.returncode != 0 and "Connection refused" in refused.stderr
+
+
+def test_the_proxy_can_write_nothing_of_the_servers_and_sees_none_of_its_secrets(stack: Workspace) -> None:
+    devpi, proxy = ({mount["Destination"]: mount for mount in container(stack, one)["Mounts"]} for one in SERVICES)
+    assert devpi["/devpi"]["RW"] and devpi["/run/pypi"]["RW"]
+    assert not proxy["/devpi"]["RW"] and not proxy["/run/pypi"]["RW"]
+    assert set(proxy) == {"/devpi", "/run/pypi", "/var/spool/pypi_proxy"}
+    assert {target for target in devpi if target.startswith("/run/secrets")} == {
+        f"/run/secrets/{name}" for name in ("root_password", "user_password", "server_secret")
+    }
+
+
 def test_no_secret_shows_in_inspect_logs_arguments_or_the_compose_file(stack: Workspace) -> None:
-    found = container(stack)
-    shown = json.dumps(found) + json.dumps(inspect(found["Image"], "image"))
-    shown += subprocess.run(["docker", "logs", found["Id"]], capture_output=True, text=True).stdout
-    shown += subprocess.run(["docker", "top", found["Id"], "-eo", "pid,args"], capture_output=True, text=True).stdout
-    environment = ["docker", "exec", found["Id"], "sh", "-c", "cat /proc/[0-9]*/environ"]
-    shown += subprocess.run(environment, capture_output=True).stdout.decode(errors="replace")
+    shown = ""
+    for found in (container(stack, service) for service in SERVICES):
+        shown += json.dumps(found) + json.dumps(inspect(found["Image"], "image"))
+        logs = subprocess.run(["docker", "logs", found["Id"]], capture_output=True, text=True)
+        shown += logs.stdout + logs.stderr
+        shown += subprocess.run(["docker", "top", found["Id"], "-eo", "pid,args"], capture_output=True, text=True).stdout
+        environment = ["docker", "exec", found["Id"], "sh", "-c", "cat /proc/[0-9]*/environ"]
+        shown += subprocess.run(environment, capture_output=True).stdout.decode(errors="replace")
     shown += (stack.root / ".rendered" / "docker-compose-dev.yaml").read_text() + stack.inv("up", "--env", "dev").stdout
-    assert "devpi-server" in shown and len(secrets(stack)) == 3
+    assert "serve.py" in shown and "nginx: master process" in shown and "DEVPISERVER_SECRETFILE" in shown
+    assert len(secrets(stack)) == 3
     assert not [secret for secret in secrets(stack) if secret in shown]
 
 
@@ -116,13 +145,32 @@ def test_data_and_tokens_outlive_restart_and_recreation(stack: Workspace, tmp_pa
     assert newer in get(f"{stack.index}/+simple/pypi-tasks-smoke/")
 
 
-def test_a_killed_server_comes_back_by_itself(stack: Workspace) -> None:
-    before = container(stack)
+@pytest.mark.parametrize(
+    ("service", "process", "spool"),
+    [("devpi", "serve.py", "/devpi/tmp"), ("proxy", "nginx: master process", "/var/spool/pypi_proxy/$(id -u)/body")],
+)
+def test_a_killed_server_comes_back_by_itself(stack: Workspace, service: str, process: str, spool: str) -> None:
+    before = container(stack, service)
+    inside = ["docker", "exec", before["Id"], "sh", "-c"]
+    subprocess.run([*inside, f"touch {spool}/upload"], check=True)
     pids = subprocess.run(["docker", "top", before["Id"], "-eo", "pid,args"], capture_output=True, text=True).stdout
-    server = next(line.split()[0] for line in pids.splitlines() if "devpi-server" in line and "dumb-init" not in line)
+    server = next(line.split()[0] for line in pids.splitlines() if process in line and "dumb-init" not in line)
     os.kill(int(server), signal.SIGKILL)
-    assert poll(lambda: bool(container(stack)["RestartCount"] == 1), 30)
+    assert poll(lambda: bool(container(stack, service)["RestartCount"] == 1), 30)
     assert poll(lambda: answers(f"{stack.url}/+api"), 60)
+    assert poll(lambda: bool(container(stack, service)["State"]["Health"]["Status"] == "healthy"), 60)
+    assert subprocess.run([*inside, f"test ! -e {spool}/upload"]).returncode == 0
+
+
+def test_a_container_that_is_stopped_is_named_by_status_and_started_by_up(stack: Workspace) -> None:
+    """The server before the proxy, which is no use without it."""
+    for service in reversed(SERVICES):
+        subprocess.run(["docker", "stop", f"{stack.project}-dev-{service}-1"], check=True, capture_output=True)
+        row = next(line for line in stack.inv("status").stdout.splitlines() if line.lstrip("│ ").startswith("dev "))
+        assert "exited" in row and f"container {stack.project}-dev-{service}-1" in row
+    assert container(stack, "proxy")["State"]["ExitCode"] == 0  # it had time to answer
+    stack.inv("up", "--env", "dev")
+    assert "healthy" in stack.inv("status").stdout and answers(f"{stack.url}/+api")
 
 
 def test_status_logs_and_smoke_work_on_it(stack: Workspace) -> None:
@@ -134,13 +182,14 @@ def test_status_logs_and_smoke_work_on_it(stack: Workspace) -> None:
 def test_a_changed_entry_point_is_built_and_started_by_up(stack: Workspace) -> None:
     entrypoint = stack.root / "pypi_server" / "entrypoint.py"
     text = entrypoint.read_text()
-    before = container(stack)["Image"]
+    before, proxy = container(stack)["Image"], container(stack, "proxy")["Id"]
     entrypoint.write_text(text + "# changed\n")
     stack.inv("up", "--env", "dev")
     assert container(stack)["Image"] != before
     entrypoint.write_text(text)
     stack.inv("up", "--env", "dev")
     assert container(stack)["Image"] == before
+    assert container(stack, "proxy")["Id"] == proxy  # so that clients notice nothing
 
 
 def test_ctrl_c_in_up_leaves_something_that_the_next_up_finishes(stack: Workspace) -> None:
@@ -174,11 +223,12 @@ def via_sdk(stack: Workspace, context: str) -> list[str]:
 
 def test_gc_asks_and_leaves_packages_then_takes_them_by_name(stack: Workspace) -> None:
     assert "not confirmed" in stack.refused("gc", "--env", "dev", stdin="\n")
-    assert labelled("container", stack.project)
+    assert len(labelled("container", stack.project)) == len(labelled("volume", stack.project)) == 2
     shown = stack.inv("gc", "--env", "dev", stdin="y\n").stdout
     assert "container" in shown and "Package data stays" in shown
+    assert all(f"{stack.project}-dev_{name}" in shown for name in ("socket", "spool"))
     assert not labelled("container", stack.project) and not labelled("image", stack.project)
-    assert not labelled("network", stack.project)
+    assert not labelled("network", stack.project) and not labelled("volume", stack.project)
     assert (stack.home / "server" / ".sqlite").exists()
     assert "name was not typed" in stack.refused("gc", "--env", "dev", "--yes", "--data", stdin="pypi\n")
     assert (stack.home / "server" / ".sqlite").exists()
@@ -204,11 +254,14 @@ def test_another_checkout_with_the_same_project_is_refused_and_harms_nothing(sta
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
-def test_any_user_of_the_host_can_own_the_data(stack: Workspace) -> None:
+def test_any_user_of_the_host_can_own_the_data(stack: Workspace, tmp_path: Path) -> None:
     shutil.rmtree(stack.home, ignore_errors=True)
     stack.configure(DEVPI_UID="4321", DEVPI_GID="8765")
     stack.inv("up", "--env", "dev")
     assert "smoke test passed" in stack.inv("smoke").stdout
+    wheel = build_wheel(tmp_path, new_version())
+    wheel.write_bytes(os.urandom(200_000) + wheel.read_bytes())  # too large to be kept in memory on its way
+    twine_upload(stack, wheel)
     status = (stack.home / "server" / ".sqlite").stat()
     assert (status.st_uid, status.st_gid) == (4321, 8765)
     stack.configure(DEVPI_UID="", DEVPI_GID="")

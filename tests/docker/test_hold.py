@@ -1,0 +1,238 @@
+"""devpi killed, stopped, restarted and upgraded under load: what is kept is served on, all else waits, nothing fails."""
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pypi_tasks.world import answers, poll
+from tests.conftest import inspect
+from tests.raw import HTML, JSON, PIP, Connection, Uploader, api, ask, container, docker, login, make_index
+from tests.workspace import Workspace
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(scope="module")
+def stack(workspace: Workspace) -> Workspace:
+    workspace.inv("up", "--env", "dev", timeout=600)
+    make_index(workspace, "derived", "pypi/stable")
+    return workspace
+
+
+@contextlib.contextmanager
+def away(stack: Workspace) -> Iterator[None]:
+    """devpi stopped, and there again afterwards."""
+    docker("stop", container(stack, "devpi"))
+    try:
+        yield
+    finally:
+        docker("start", container(stack, "devpi"))
+        ask(stack, "/+api", timeout=120)
+
+
+class Load:
+    """Threads that ask on and on, each at its own pace, and what became of it."""
+
+    def __init__(self, stack: Workspace, folder: Path) -> None:
+        self.stack, self.folder = stack, folder
+        self.done: Counter[str] = Counter()
+        self.failed: list[str] = []
+        self.uploaded: dict[tuple[str, str], str] = {}
+        self.stop = threading.Event()
+        self.numbers = itertools.count(1)
+        self.threads: list[threading.Thread] = []
+
+    def loop(self, kind: str, pause: float, once: Callable[[], None]) -> None:
+        """One thread's life."""
+        while not self.stop.wait(pause):
+            try:
+                once()
+            except Exception as error:
+                self.failed.append(f"{kind}: {error!r:.1000}")
+            self.done[kind] += 1
+
+    def start(self, kind: str, pause: float, once: Callable[[], None]) -> None:
+        self.threads.append(threading.Thread(target=self.loop, args=(kind, pause, once)))
+        self.threads[-1].start()
+
+    def reader(self, kind: str, paths: list[tuple[str, dict[str, str], str]], pause: float = 0.01) -> None:
+        """Read each path in turn, which must be there and hold a text."""
+        turns, connection = itertools.cycle(paths), Connection(self.stack, 120)
+
+        def once() -> None:
+            path, headers, text = next(turns)
+            answer = connection.ask(path, headers)
+            assert answer.status == 200 and text in answer.body.decode("latin-1"), (path, answer.status, answer.body)
+
+        self.start(kind, pause, once)
+
+    def uploader(self, name: str) -> None:
+        """Upload one version after the other of a project."""
+        upload = Uploader(self.stack)
+
+        def once() -> None:
+            version = f"1.{next(self.numbers)}"
+            file, digest = upload(name, version)
+            self.uploaded[name, file] = digest
+
+        self.start("upload", 0.1, once)
+
+    def installer(self, client: str, *argv: str, **environ: str) -> None:
+        """Install into a new folder each time, without a second try."""
+
+        def once() -> None:
+            target = self.folder / f"{client}-{next(self.numbers)}"
+            self.stack.run(*argv, "--target", str(target), "kept", timeout=180, check=True, stdin="", **environ)
+            assert (target / "kept.py").exists()
+
+        self.start(client, 0.1, once)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Load"]:
+        """Everything at once: pages and files that are kept, devpi's own answers, uploads, pip and uv."""
+        file, digest = Uploader(self.stack)("kept", "1.0")
+        path = f"/pypi/stable/+f/{digest[:3]}/{digest[3:16]}/{file}"
+        pages = [(f"/pypi/{one}/+simple/{page}", form, "kept") for one in ("stable", "derived") for form in (PIP, HTML)
+                 for page in ("kept/", "")]  # fmt: skip
+        files: list[tuple[str, dict[str, str], str]] = [(path, {}, "PK"), (f"{path}.metadata", {}, "Version: 1.0")]
+        index = f"{self.stack.index}/+simple/"
+        for each in pages + files:
+            assert ask(self.stack, each[0], each[1]).status == 200
+        self.reader("pages", pages)
+        self.reader("pages", pages[::-1])
+        self.reader("files", files)
+        self.reader("devpi", [("/+api", {}, "authstatus"), ("/pypi/stable/kept", {"Accept": "application/json"}, digest)], 0.05)
+        self.uploader("one")
+        self.uploader("two")
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-cache-dir", "--retries", "0", "--timeout", "120"]
+        self.installer("pip", *pip, "--index-url", index)
+        uv = ["uv", "pip", "install", "-q", "--no-cache", "--python", sys.executable, "--default-index", index]
+        self.installer("uv", *uv, UV_HTTP_RETRIES="0", UV_HTTP_TIMEOUT="120")
+        try:
+            yield self
+        finally:
+            self.stop.set()
+            for thread in self.threads:
+                thread.join()
+
+    def goes_on(self, kinds: tuple[str, ...], more: int = 5, seconds: float = 120) -> bool:
+        """Whether each of these kinds gets some more done."""
+        before = self.done.copy()
+        return poll(lambda: all(self.done[kind] >= before[kind] + more for kind in kinds), seconds)
+
+    def assert_all_is_well(self) -> None:
+        """Nothing failed, and what was acknowledged is there, on the page and on disk, with its digest."""
+        assert not self.failed, (len(self.failed), self.failed[:5], self.done)
+        assert self.uploaded
+        for name in {name for name, _ in self.uploaded}:
+            files = {file["filename"]: file for file in ask(self.stack, f"/pypi/stable/+simple/{name}/", JSON).files}
+            for (project, file), digest in self.uploaded.items():
+                if project == name:
+                    assert files[file]["hashes"] == {"sha256": digest}
+                    path = f"/pypi/stable/+f/{digest[:3]}/{digest[3:16]}/{file}"
+                    assert hashlib.sha256(ask(self.stack, path).body).hexdigest() == digest
+
+
+def state(stack: Workspace) -> dict[str, Any]:
+    return inspect(container(stack, "devpi"))
+
+
+def restarted(stack: Workspace, times: int) -> bool:
+    return bool(state(stack)["RestartCount"] == times)
+
+
+def test_devpi_killed_again_and_again_under_load_fails_no_request(stack: Workspace, tmp_path: Path) -> None:
+    with Load(stack, tmp_path).running() as load:
+        for kills in range(1, 5):
+            assert load.goes_on(("pages", "files", "devpi", "upload"))
+            os.kill(state(stack)["State"]["Pid"], signal.SIGKILL)
+            assert poll(functools.partial(restarted, stack, kills), 60)
+        assert load.goes_on(("pages", "files", "devpi", "upload"))
+        assert poll(lambda: sum(load.done.values()) >= 2500 and load.done["pip"] > 2 and load.done["uv"] > 2, 120)
+    assert sum(load.done.values()) >= 2000
+    load.assert_all_is_well()
+
+
+def test_a_restart_and_an_upgrade_under_load_fail_no_request(stack: Workspace, tmp_path: Path) -> None:
+    proxy = inspect(container(stack, "proxy"))["Id"]
+    with Load(stack, tmp_path).running() as load:
+        assert load.goes_on(("devpi", "upload"))
+        docker("restart", container(stack, "devpi"))
+        assert load.goes_on(("devpi", "upload"))
+        before = state(stack)["Id"]
+        entrypoint = stack.root / "pypi_server" / "entrypoint.py"
+        entrypoint.write_text(entrypoint.read_text() + "# changed\n")
+        stack.inv("up", "--env", "dev")
+        assert state(stack)["Id"] != before
+        assert load.goes_on(("devpi", "upload"))
+    assert inspect(container(stack, "proxy"))["Id"] == proxy
+    load.assert_all_is_well()
+
+
+def test_while_devpi_is_away_what_is_kept_is_served_at_once_and_all_else_waits_body_and_all(stack: Workspace) -> None:
+    upload = Uploader(stack)
+    file, digest = upload("kept", "1.0")
+    path = f"/pypi/stable/+f/{digest[:3]}/{digest[3:16]}/{file}"
+    kept = [("/pypi/stable/+simple/kept/", PIP), ("/pypi/derived/+simple/kept/", HTML), (path, {}), (f"{path}.metadata", {})]
+    before = [ask(stack, *one).body for one in kept]
+    large = os.urandom(3_000_000)  # more than nginx keeps in memory
+    waiting: dict[str, Any] = {}
+    wish = json.dumps(["title=held"])
+    headers = {**login(stack), "Content-Type": "application/json", "Accept": "application/json"}
+    calls: dict[str, Callable[[], Any]] = {
+        "upload": lambda: upload("held", "1.0", large, "held-1.0.tar.gz", filetype="sdist", pyversion="source"),
+        "change": lambda: ask(stack, "/pypi/stable", headers, "PATCH", wish).status,
+        "read": lambda: ask(stack, "/pypi/stable", {"Accept": "application/json"}).status,
+        "page": lambda: ask(stack, "/pypi/stable/+simple/held-not/", PIP).status,
+    }
+    threads = [threading.Thread(target=lambda name=name: waiting.update({name: calls[name]()})) for name in calls]
+    with away(stack):
+        for thread in threads:
+            thread.start()
+        started = time.monotonic()
+        for _ in range(20):
+            assert [ask(stack, *one, timeout=5).body for one in kept] == before
+        assert time.monotonic() - started < 10
+        assert not waiting
+    for thread in threads:
+        thread.join()
+    assert waiting == {"upload": ("held-1.0.tar.gz", hashlib.sha256(large).hexdigest()), "change": 200, "read": 200, "page": 404}
+    assert api(stack, "GET", "/pypi/stable")["title"] == "held"
+    found = ask(stack, "/pypi/stable/+simple/held/", JSON).files[0]
+    assert found["hashes"] == {"sha256": hashlib.sha256(large).hexdigest()}
+
+
+def test_pages_that_were_kept_are_there_after_a_restart_without_a_look_upstream(stack: Workspace) -> None:
+    """PyPI's page is of yesterday's upstream; a reader gets it at once, and devpi looks for a newer one meanwhile."""
+    page = ask(stack, "/root/pypi/+simple/iniconfig/", PIP).body
+    kept = stack.home / "public" / "root" / "pypi" / "+simple" / "iniconfig.json"
+    docker("restart", container(stack, "devpi"), container(stack, "proxy"))
+    assert kept.read_bytes() == page
+    assert poll(lambda: answers(f"{stack.url}/+api"), 60)
+    assert ask(stack, "/root/pypi/+simple/iniconfig/", PIP).body == page
+
+
+def test_after_the_deadline_of_the_setting_a_request_is_told_when_to_come_again(stack: Workspace) -> None:
+    stack.configure(HOLD_SECONDS="2")
+    stack.inv("up", "--env", "dev")
+    kept = ask(stack, "/pypi/stable/+simple/kept/", PIP)
+    with away(stack):
+        for method, body in (("GET", None), ("POST", b"x" * 100_000)):
+            answer = ask(stack, "/pypi/stable/", {}, method, body, timeout=30)
+            assert answer.status == 503 and int(answer.headers["Retry-After"]) > 0
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert ask(stack, "/pypi/stable/+simple/kept/", PIP).body == kept.body
+    assert ask(stack, "/pypi/stable", {"Accept": "application/json"}).status == 200
