@@ -155,6 +155,17 @@ def test(c: Context, options: str = "") -> None:
     project.test(world(c), options)
 
 
+BENCH = {"quick": "fewer and shorter rounds", "only": "a row; repeat for more", "out": "where the JSON goes"}
+
+
+@task(auto_shortflags=False, iterable=["only"], help=BENCH)
+def bench(c: Context, only: list[str], quick: bool = False, out: str = "") -> None:
+    """Measure this stack beside others; tables, JSON and plots."""
+    from bench import suite
+
+    suite.run(world(c), settings(), quick, only, out)
+
+
 @task(auto_shortflags=False, help={"upgrade": "take the newest versions"})
 def lock(c: Context, upgrade: bool = False) -> None:
     """Make the lock files anew."""
@@ -173,6 +184,6 @@ GROUPS = {
     "images": [lint, build, build_cached, tag, push],
     "stack": [up, down, status, logs, smoke, purge, certificate],
     "data": [gc],
-    "project": [config, render, doctor, test, lock, help_],
+    "project": [config, render, doctor, test, bench, lock, help_],
 }
 ns = Collection(*(one for group in GROUPS.values() for one in group))

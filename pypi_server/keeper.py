@@ -10,8 +10,6 @@ reader gets the old page at once, and a thread has devpi look upstream.
 """
 
 import contextlib
-import hashlib
-import json
 import logging
 import queue
 import shutil
@@ -19,12 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import known
 from devpi_common.validation import normalize_name
+from history import History
 from newest import Changes
 from outlook import CHECK_AGAIN, look
 from page import TYPES, Page
@@ -35,7 +33,6 @@ from pyramid.response import Response
 log = logging.getLogger("pypi_server.pages")
 
 PROJECT_KEYS = ("PROJSIMPLELINKS", "PROJVERSIONS", "PROJVERSION")
-REPLAY_LIMIT = 5_000  # commits; after more than these it is cheaper to begin anew
 WITHIN = "pypi_server.within"  # marks a request of our own making
 
 Render = Callable[..., Any]
@@ -62,82 +59,48 @@ class Keeper:
         self.started = threading.Event()
         self.to_refresh: queue.Queue[tuple[Page, Render]] = queue.Queue()
         self.queued: set[Page] = set()
-        self.saved: dict[str, Any] = {}
+        self.history = History(self.keyfs, store.folder / STATE)
+        self.told = -1  # the last commit that we heard of
 
     # Commits
 
     def watch(self) -> None:
-        """Catch up with the database, then hear of every commit from now on."""
+        """Hear of every commit from now on, and catch up with those that nobody told us of."""
         shutil.rmtree(self.store.folder / WORK, ignore_errors=True)  # of a server that was killed
         with self.store.lock:
-            self.catch_up()
             self.keyfs._storage.listeners.append(self.committed)
+            self.told = self.history.head()
+            missed = self.history.missed()
+            if missed is None:
+                self.store.clear()
+            for changes in missed or ():
+                self.forget_changed(changes)
+            self.history.save(self.told)
         threading.Thread(target=self.run, name="pages", daemon=True).start()
 
-    def state(self) -> dict[str, Any]:
-        """Where the database is: its serial, a digest of that commit, which tells histories apart, and the machine's
-        boot, since what was written before a power cut may be half there."""
-        with self.keyfs.get_connection() as connection:
-            serial = connection.last_changelog_serial
-            entry = connection.get_raw_changelog_entry(serial) if serial >= 0 else b""
-        boot = Path("/proc/sys/kernel/random/boot_id")
-        return {
-            "serial": serial,
-            "digest": hashlib.sha256(entry).hexdigest(),
-            "boot": boot.read_text().strip() if boot.exists() else "",
-        }
-
-    def catch_up(self) -> None:
-        """Go through the commits since the state was saved; begin anew where that is not this database's past."""
-        now = self.state()
-        try:
-            saved = json.loads((self.store.folder / STATE).read_text())
-            with self.keyfs.get_connection() as connection:
-                known = saved["serial"] <= now["serial"] < saved["serial"] + REPLAY_LIMIT and saved["boot"] == now["boot"]
-                entry = connection.get_raw_changelog_entry(saved["serial"]) if known else b""
-            known = known and hashlib.sha256(entry or b"").hexdigest() == saved["digest"]
-        except (OSError, ValueError, KeyError, TypeError):
-            known = False
-        if known:
-            for serial in range(saved["serial"] + 1, now["serial"] + 1):
-                with self.keyfs.get_connection() as connection:
-                    self.committed(connection.get_changes(serial))
-        else:
-            self.store.clear()
-        self.save_state()
-
-    def save_state(self) -> None:
-        """Write down how far the store is true. Saved late, or not at all, it does no harm: more is gone through."""
-        now = self.state()
-        if now == self.saved:
-            return
-        try:
-            self.store.folder.mkdir(parents=True, exist_ok=True)
-            work = self.store.folder / f"{STATE}.new"
-            work.write_text(json.dumps(now))
-            work.rename(self.store.folder / STATE)
-            self.saved = now
-        except OSError as error:
-            log.warning("the state of the pages cannot be saved: %s", error)
-
-    def committed(self, changes: Changes) -> None:
+    def committed(self, serial: int, changes: Changes) -> None:
         """Remove what a commit made untrue. An error here is the writer's: what cannot be removed is not acknowledged."""
         with self.store.lock:
-            if any(key in ("USER", "USERLIST") for key, _, _ in changes.values()):
-                for flight in self.flights:
-                    flight.spoiled = True
-                self.bases.clear()
-                self.deadlines.clear()
-                self.store.clear()
-                return
-            for path, (key, _, _) in changes.items():
-                user, index, subject = [*path.split("/", 2), "", ""][:3]
-                if key in PROJECT_KEYS:
-                    self.touched(f"{user}/{index}", normalize_name(subject.split("/", 1)[0]))
-                elif key == "PROJNAMES":
-                    self.touched(f"{user}/{index}", "")
-                elif key == "STAGEFILE":
-                    self.touched(f"{user}/{index}", subject)
+            self.forget_changed(changes)
+            self.told = max(self.told, serial)
+
+    def forget_changed(self, changes: Changes) -> None:
+        """Remove what these changes made untrue."""
+        if any(key in ("USER", "USERLIST") for key, _, _ in changes.values()):
+            for flight in self.flights:
+                flight.spoiled = True
+            self.bases.clear()
+            self.deadlines.clear()
+            self.store.clear()
+            return
+        for path, (key, _, _) in changes.items():
+            user, index, subject = [*path.split("/", 2), "", ""][:3]
+            if key in PROJECT_KEYS:
+                self.touched(f"{user}/{index}", normalize_name(subject.split("/", 1)[0]))
+            elif key == "PROJNAMES":
+                self.touched(f"{user}/{index}", "")
+            elif key == "STAGEFILE":
+                self.touched(f"{user}/{index}", subject)
 
     def touched(self, index: str, subject: str) -> None:
         """One project, list of projects or file of one index is another now: so it is in every index that shows it."""
@@ -294,7 +257,7 @@ class Keeper:
     def tend(self) -> None:
         """Refresh the next page that was asked for; age and save what is due."""
         self.age()
-        self.save_state()
+        self.history.save(self.told)
         with contextlib.suppress(queue.Empty):
             page, render = self.to_refresh.get(timeout=1)
             self.queued.discard(page)

@@ -42,7 +42,7 @@ class Storage(DevpiStorage):
         # thousand versions, a megabyte for every upload.
         super().__init__(basedir, notify_on_commit=self.committed, cache_size=cache_size // 10)
         self.tell_devpi = notify_on_commit
-        self.listeners: list[Callable[[Changes], None]] = []
+        self.listeners: list[Callable[[int, Changes], None]] = []
         with self.get_connection() as connection:
             self.newest = Newest(cache_size, connection.db_read_last_changelog_serial(), is_large)
 
@@ -52,7 +52,7 @@ class Storage(DevpiStorage):
             changes = connection.get_changes(serial)
         self.newest.commit(serial, changes)
         for listener in self.listeners:
-            listener(changes)
+            listener(serial, changes)
         self.tell_devpi(serial)
 
 

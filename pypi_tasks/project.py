@@ -9,10 +9,12 @@ from pypi_tasks.errors import NotReady
 from pypi_tasks.settings import ROOT
 from pypi_tasks.world import World
 
+CONTENDERS = ("client", "proxpi", "pypiserver")
 LOCKS = {
     "pypi_server/requirements.in": "pypi_server/requirements.txt",
     "requirements.in": "requirements.txt",
     "requirements-dev.in": "requirements-dev.txt",
+    **{f"bench/contenders/{name}/requirements.in": f"bench/contenders/{name}/requirements.txt" for name in CONTENDERS},
 }
 
 
