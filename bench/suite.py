@@ -10,13 +10,13 @@ from pathlib import Path
 from bench import growth, stack
 from bench.contenders import ALL, BARE, FOLDER, LIMIT, OURS, PROXPI, PYPISERVER
 from bench.document import document
-from bench.inputs import Inputs, download
+from bench.inputs import SMALL, Inputs, download
 from bench.lab import Lab
 from bench.measure import FULL, QUICK, Bench, Method
 from bench.result import Outcome, table_rows
 from bench.rows import Row, select
 from pypi_tasks import engine
-from pypi_tasks.errors import Interrupted, NotReady
+from pypi_tasks.errors import Failed, Interrupted, NotReady
 from pypi_tasks.settings import ROOT, Settings
 from pypi_tasks.terminal import table
 from pypi_tasks.world import World
@@ -98,6 +98,7 @@ def prepare(lab: Lab, method: Method, grows: bool) -> tuple[Bench, str]:
     world.feed(["docker", "volume", "create", *lab.labels(), lab.name("site")], "")
     stack.start(lab)
     note_idle(bench, OURS.name)
+    require_mirror(lab)
     many = grows and max(method.versions) > 100
     bare = stack.start_bare(lab, *(PREPARED if many else ()))
     inputs.fill_wheels(bare)
@@ -116,6 +117,16 @@ def prepare(lab: Lab, method: Method, grows: bool) -> tuple[Bench, str]:
         inputs.fill_wheels(lab.running[one.name])
     lab.settle(lab.running[OURS.name])
     return bench, nginx
+
+
+def require_mirror(lab: Lab) -> None:
+    """Find out that PyPI cannot be reached now, and not after ten minutes."""
+    try:
+        lab.script(lab.running[OURS.name], "look", {"path": f"{OURS.mirror}{SMALL}/", "page": True, "wait": 30})
+    except Failed as error:
+        raise NotReady(
+            f"PyPI cannot be reached through our stack: {error.what}", fix="behind a TLS proxy set CA_BUNDLE; inv doctor"
+        ) from None
 
 
 def note_idle(bench: Bench, name: str) -> None:

@@ -13,7 +13,7 @@ from tests.workspace import Workspace, checkout
 
 TASKS = [
     "lint", "build", "build-cached", "tag", "push", "up", "down", "status", "logs", "smoke", "purge", "certificate", "gc",
-    "config", "render", "doctor", "test", "lock", "help",
+    "config", "render", "doctor", "test", "bench", "lock", "help",
 ]  # fmt: skip
 
 
