@@ -118,6 +118,13 @@ def lint(world: World, settings: Settings) -> None:
             world.warn(f"{env} is rendered but not checked: Compose is not there.")
 
 
+def wrong_links(settings: Settings) -> str:
+    """What other machines will meet; empty for nothing. Pages of packages have relative links, all others this address."""
+    if settings.devpi_bind not in ("0.0.0.0", "::") or settings.outside_url:
+        return ""
+    return f"DEVPI_BIND={settings.devpi_bind} without OUTSIDE_URL: web pages and devpi's client will link {settings.client_url}."
+
+
 def state_of(container: dict[str, Any]) -> State:
     """The state of one container, from what `docker inspect` says of it."""
     status = container["State"]["Status"]
@@ -144,6 +151,8 @@ class Stack:
         """Engine, Compose, settings, folder and port, all before the first change."""
         ready = engine.require(self.world, "engine", "compose", "buildx")
         render(self.settings, self.env)
+        if told := wrong_links(self.settings):
+            self.world.warn(told)
         if not ready:
             return
         if not self.is_here():

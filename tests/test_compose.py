@@ -345,3 +345,13 @@ class TestCommand:
 
     def test_secrets_belong_to_the_user_of_the_container(self, settings: Settings) -> None:
         assert compose.Stack(World(), settings, "dev").owner == (1234, 2345)
+
+
+class TestLinks:
+    def test_a_server_for_everybody_without_a_public_address_is_warned_of(self, tmp_path: Path) -> None:
+        told = compose.wrong_links(settings_of(tmp_path, DEVPI_BIND="0.0.0.0"))
+        assert "without OUTSIDE_URL" in told and "http://127.0.0.1:3141" in told
+
+    @pytest.mark.parametrize("given", [{"DEVPI_BIND": "0.0.0.0", "OUTSIDE_URL": "https://pypi.example"}, {}])
+    def test_one_that_has_an_address_is_not(self, tmp_path: Path, given: dict[str, str]) -> None:
+        assert compose.wrong_links(settings_of(tmp_path, **given)) == ""
