@@ -220,3 +220,10 @@ def test_the_documentation_names_every_row_and_contender() -> None:
         assert f"`{name}`" in text, name
     for one in ALL:
         assert one.title in text
+
+
+def test_growth_takes_the_row_along_that_is_about_it() -> None:
+    chosen, grows = rows.select([rows.GROWTH])
+    assert grows and [row.name for row in chosen] == ["uploads"]
+    assert rows.select(["install"])[1] is False
+    assert rows.select([]) == (list(rows.ROWS), True)
