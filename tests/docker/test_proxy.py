@@ -2,6 +2,7 @@
 from disk."""
 
 import contextlib
+import email
 import gzip
 import io
 import os
@@ -11,13 +12,30 @@ import subprocess
 import uuid
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pypi_tasks.world import poll
 from tests.conftest import inspect
-from tests.raw import HTML, JSON, PIP, Answer, Connection, Uploader, ask, container, frozen, login, make_index, sent, sockets
+from tests.raw import (
+    HTML,
+    JSON,
+    PIP,
+    Answer,
+    Connection,
+    Uploader,
+    ask,
+    container,
+    docker,
+    frozen,
+    login,
+    make_index,
+    sent,
+    sockets,
+)
 from tests.workspace import Workspace
 
 pytestmark = pytest.mark.docker
@@ -121,6 +139,58 @@ def test_every_answer_has_the_security_headers(stack: Workspace, file: str) -> N
         assert answer.headers["X-Content-Type-Options"] == "nosniff", (answer.status, answer.headers.items())
         assert answer.headers["X-Frame-Options"] and answer.headers["Referrer-Policy"]
         assert answer.headers["Server"] == "nginx"
+
+
+ECHO = """
+import contextlib, http.server, os, socketserver
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(str(self.headers).encode())
+
+    def address_string(self):
+        return "proxy"
+
+path = os.environ["DEVPISERVER_UNIX_SOCKET"]
+with contextlib.suppress(FileNotFoundError):
+    os.unlink(path)
+with socketserver.UnixStreamServer(path, Echo) as server:
+    os.chmod(path, 0o666)
+    server.serve_forever()
+"""
+
+
+@contextlib.contextmanager
+def echo(stack: Workspace) -> Iterator[None]:
+    """In devpi's place a server that answers with the headers that it got."""
+    devpi: Any = inspect(container(stack, "devpi"))
+    docker("stop", container(stack, "devpi"))
+    volume = f"{stack.project}-dev_socket:/run/pypi"
+    variable = "DEVPISERVER_UNIX_SOCKET=/run/pypi/devpi.sock"
+    label = f"pypi-tasks.project={stack.project}"
+    user = devpi["Config"]["User"]
+    options = ["--detach", "--name", f"{stack.project}-echo", "--label", label, "--volume", volume, "--env", variable]
+    try:
+        docker("run", *options, "--user", user, "--no-healthcheck", "--entrypoint", "python", devpi["Image"], "-c", ECHO)
+        yield
+    finally:
+        docker("rm", "--force", f"{stack.project}-echo")
+        docker("start", container(stack, "devpi"))
+        ask(stack, "/+api", timeout=120)
+
+
+def test_the_server_is_told_the_true_address_of_a_client_and_nothing_that_the_client_claims(stack: Workspace) -> None:
+    claimed = ["X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "X-Outside-Url", "X-Devpi-Absolute-Urls"]
+    proxy: Any = inspect(container(stack, "proxy"))
+    gateway = next(iter(proxy["NetworkSettings"]["Networks"].values()))["Gateway"]
+    with echo(stack):
+        for path in ("/", "/+api", "/pypi/stable", f"/pypi/stable/+simple/unknown-{uuid.uuid4().hex[:8]}/", "/a/b/+f/c/d/e"):
+            assert poll(lambda: ask(stack, path).status == 200, 30)  # noqa: B023
+            got = email.message_from_string(ask(stack, path, dict.fromkeys(claimed, "10.9.8.7")).text)
+            assert got["Host"] and "10.9.8.7" not in str(got), (path, str(got))
+            assert got.get_all("X-Real-IP") == [gateway], (path, str(got))
 
 
 def test_guessing_passwords_is_slowed_down_whatever_address_is_claimed_and_nobody_else_notices(stack: Workspace) -> None:
