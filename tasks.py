@@ -115,6 +115,28 @@ def purge(c: Context, env: str = "") -> None:
     server(c, env).purge()
 
 
+BACKUP = {"to": "another folder than BACKUP_HOME", "full": "read all again, not only what is new", "prune": "remove old ones"}
+
+
+@task(auto_shortflags=False, help={**ENV, **BACKUP})
+def backup(c: Context, env: str = "", to: str = "", full: bool = False, prune: bool = False) -> None:
+    """Make a snapshot of the running server; or remove old ones."""
+    from pypi_tasks import backup, deployment
+
+    backup.refuse_both(to, prune)
+    at = backup.redirected(settings(), to)
+    place = deployment.choose(world(c), at, env)
+    backup.prune(world(c), at, place) if prune else backup.make(world(c), at, place, full)
+
+
+@task(auto_shortflags=False, help=ENV)
+def backups(c: Context, env: str = "") -> None:
+    """Show the snapshots."""
+    from pypi_tasks import backup
+
+    backup.show(world(c), settings(), server(c, env))
+
+
 @task(auto_shortflags=False, help={**ENV, "yes": "do not ask", "data": "remove the packages too; asks for the index's name"})
 def gc(c: Context, env: str = "", yes: bool = False, data: bool = False) -> None:
     """Remove containers, networks, images, cache; packages stay."""
@@ -183,7 +205,7 @@ def help_(c: Context, tasks: list[str] | None = None) -> None:
 GROUPS = {
     "images": [lint, build, build_cached, tag, push],
     "stack": [up, down, status, logs, smoke, purge, certificate],
-    "data": [gc],
+    "data": [backup, backups, gc],
     "project": [config, render, doctor, test, bench, lock, help_],
 }
 ns = Collection(*(one for group in GROUPS.values() for one in group))

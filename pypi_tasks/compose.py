@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,8 @@ def state_of(container: dict[str, Any]) -> State:
     """The state of one container, from what `docker inspect` says of it."""
     status = container["State"]["Status"]
     health = container["State"].get("Health", {}).get("Status", status)
-    return State(
-        health if status == "running" else status, f"container {container['Name'].lstrip('/')}", container["Config"]["Image"]
-    )
+    name = f"container {container['Name'].lstrip('/')}"
+    return State(health if status == "running" else status, name, container["Config"]["Image"], container["Image"])
 
 
 class Stack:
@@ -200,26 +200,35 @@ class Stack:
 
     def start(self) -> None:
         """Render, get the images (built if outdated, or pulled), and have Compose start what changed."""
-        text = render(self.settings, self.env)
-        self.world.write(self.file, text)
+        local = self.prepare()
         fix = "inv doctor"
-        if self.is_here():
-            self.world.make_folder(self.settings.devpi_home, owner=self.owner)
-        else:
+        if not self.is_here():
             owner = f"{self.settings.devpi_uid}:{self.settings.devpi_gid}"
             fix = f"on the engine's machine, have {self.settings.devpi_home} and {self.settings.secrets_home}, owned by {owner}"
-        self.get_images(text)
-        self.world.run(self.argv("up", "--detach", "--remove-orphans"), fix)
-
-    def get_images(self, text: str) -> None:
-        """Build the images that the file names by their local name; pull when it names others."""
-        local = [one for one in image.known() if quoted(one.local(self.settings.project)) in text]
         if not local:
             self.world.run(self.argv("pull"), fix="check REGISTRY and TAG; `inv push` puts the image there")
+        self.world.run(self.argv("up", "--detach", "--remove-orphans"), fix)
+
+    def prepare(self) -> list[Image]:
+        """Have the file, the folders and the images that are built here; returns these."""
+        text = render(self.settings, self.env)
+        self.world.write(self.file, text)
+        if self.is_here():
+            self.world.make_folder(self.settings.devpi_home, owner=self.owner)
+            self.world.make_folder(self.settings.backup_home, mode=0o700, owner=self.owner)
+        local = [one for one in image.known() if quoted(one.local(self.settings.project)) in text]
         stale = image.outdated(self.world, self.settings, local)
         if stale:
             image.lint(self.world, stale)
             image.build(self.world, self.settings, stale)
+        return local
+
+    def script(self, name: str, job: Mapping[str, Any]) -> Any:
+        """Run a script in a container of its own, with the data and the snapshots, and without a network."""
+        engine.require(self.world, "engine", "compose", "buildx")
+        self.prepare()
+        quiet = ["docker", "compose", "--progress", "quiet", *self.argv()[2:]]
+        return self.world.converse([*quiet, "run", "--rm", "--no-deps", "-T", "backup", f"/opt/pypi_server/{name}.py"], job)
 
     def provision(self, wish: str) -> str:
         """Run provision.py in the container."""

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,11 +14,13 @@ from pypi_tasks.world import World
 
 @dataclass(frozen=True)
 class State:
-    """How a server is: ``health`` is healthy, starting, unhealthy, or stopped; ``detail`` names its process or container."""
+    """How a server is: ``health`` is healthy, starting, unhealthy, or stopped; ``detail`` names its process or container;
+    ``image`` is the name of its image, ``image_id`` the digest of that image's configuration."""
 
     health: str
     detail: str = ""
     image: str = ""
+    image_id: str = ""
 
 
 class Deployment(Protocol):
@@ -38,6 +40,10 @@ class Deployment(Protocol):
 
     def provision(self, wish: str) -> str:
         """Run provision.py where the server is, with ``wish`` as its input; returns its output."""
+
+    def script(self, name: str, job: Mapping[str, Any]) -> Any:
+        """Give a job to one of pypi_server's scripts where the data and the snapshots are, whether or not the server runs;
+        returns its outcome, None in a dry run."""
 
     def reload(self) -> None:
         """Have a renewed certificate used."""

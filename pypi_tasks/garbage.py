@@ -11,7 +11,7 @@ from pypi_tasks import home, image, native
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput, NotReady
 from pypi_tasks.settings import Settings
-from pypi_tasks.terminal import table
+from pypi_tasks.terminal import human, table
 from pypi_tasks.world import World, size
 
 
@@ -112,15 +112,6 @@ def disk_use(path: Path) -> int:
     """Bytes below a path."""
     files = [path] if path.is_file() else path.rglob("*")
     return sum(file.lstat().st_size for file in files if file.is_file() and not file.is_symlink())
-
-
-def human(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB"):
-        if round(count) < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def find(world: World, settings: Settings, env: str) -> list[Item]:

@@ -7,6 +7,8 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from pypi_tasks import home
 from pypi_tasks.deployment import State
@@ -145,6 +147,14 @@ class Server:
     def provision(self, wish: str) -> str:
         """Run provision.py by the server's own Python."""
         return self.world.feed([str(self.python), str(CONTEXT / "provision.py")], wish, self.environment())
+
+    def script(self, name: str, job: Mapping[str, Any]) -> Any:
+        """Run a script by the server's own Python."""
+        self.install()
+        self.world.make_folder(self.settings.devpi_home)
+        self.world.make_folder(self.settings.backup_home, mode=0o700)
+        environment = self.environment() | {"BACKUP_HOME": str(self.settings.backup_home)}
+        return self.world.converse([str(self.python), str(CONTEXT / f"{name}.py")], job, environment)
 
     def state(self) -> State:
         """Healthy once ``/+api`` answers; starting while the process lives without answering."""

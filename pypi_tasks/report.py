@@ -5,16 +5,9 @@ from textwrap import shorten
 from pypi_tasks import compose
 from pypi_tasks.deployment import choose
 from pypi_tasks.errors import UserError
-from pypi_tasks.settings import Settings, fields
+from pypi_tasks.settings import Settings, fields, shown
 from pypi_tasks.terminal import table
 from pypi_tasks.world import World, answers
-
-
-def shown(value: object) -> str:
-    """A setting's value for people; a secret shows as redacted by itself."""
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
 
 
 def config(settings: Settings) -> None:

@@ -158,6 +158,7 @@ port = number(1, 65535, "a port number")
 devpi_name = matching(r"[A-Za-z0-9_][A-Za-z0-9._-]*", "letters, digits, . _ and -, not a . first")
 devpi_owner = matching(r"(?!root$)[A-Za-z0-9_][A-Za-z0-9._-]*", "a name of letters, digits, . _ and -, other than root")
 index_list = words(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "indexes as user/index, comma-separated")
+schedule = words(r"([01]\d|2[0-3]):[0-5]\d|[1-9]\d{0,3}[mh]", "times of day such as 02:30,14:30, or 6h, or 30m")
 project_list = words(r"\*|[A-Za-z0-9._-]+", "names of projects, comma-separated, or *")
 url = matching(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "http(s)://host[:port][/path]")
 
@@ -191,6 +192,13 @@ class Settings:
     nginx_image: str = setting("nginx:1.28-trixie", image_name, "base image of the proxy")
     python_image: str = setting("python:3.13-slim-trixie", image_name, "base image of the server, by tag or digest")
     source_url: str = setting("", matching(r"\S*", "a URL"), "where the source is, for the image's labels")
+    backup_home: Path = setting("./backups", path, "folder of the snapshots; another disk is best")
+    backup_schedule: tuple[str, ...] = setting("", schedule, "when to make one: times UTC, 02:30, or every so often, 6h")
+    backup_max_age: int = setting("26", number(1, 10_000, "hours"), "hours after which the newest is too old")
+    backup_keep_last: int = setting("3", number(0, 9999, "snapshots"), "how many of the newest stay")
+    backup_keep_daily: int = setting("7", number(0, 9999, "snapshots"), "of how many days the newest stays")
+    backup_keep_weekly: int = setting("5", number(0, 9999, "snapshots"), "of how many weeks the newest stays")
+    backup_keep_monthly: int = setting("12", number(0, 9999, "snapshots"), "of how many months the newest stays")
     ca_bundle: Path | None = setting("", certificates, "certificates to trust, behind a TLS proxy")
     secrets_home: Path = setting("./.secrets", path, "folder of the secrets")
     pypi_password: Secret = setting("", Secret, "password of DEVPI_USER; generated")
@@ -222,6 +230,13 @@ class Settings:
 def fields() -> dict[str, "dataclasses.Field[Any]"]:
     """The settings by the names that users write, in the order of ``.env.example``."""
     return {field.name.upper(): field for field in dataclasses.fields(Settings) if "check" in field.metadata}
+
+
+def shown(value: object) -> str:
+    """A setting's value for people; a secret shows as redacted by itself."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
 
 
 def read(file: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,34 @@ def progress(what: str) -> Iterator[None]:
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
         bar.add_task(f"waiting for {what}")
         yield
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show how far a job is, told as ``{"what", "done", "total"}``: bars on a terminal, elsewhere a line every ten seconds."""
+    if not sys.stdout.isatty():
+        told = time.monotonic()
+
+        def say(event: Mapping[str, Any]) -> None:
+            nonlocal told
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                print(f"  {event['done']:,} of {event['total']:,} {event['what']}", flush=True)
+
+        yield say
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as drawn:
+        rows: dict[str, TaskID] = {}
+
+        def show(event: Mapping[str, Any]) -> None:
+            if (what := event["what"]) not in rows:
+                rows[what] = drawn.add_task(what)
+            drawn.update(rows[what], completed=event["done"], total=event["total"])
+
+        yield show
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -68,3 +97,12 @@ def plain_layer(event: Mapping[str, Any]) -> None:
     """A line for a layer that has arrived or was there."""
     if has_arrived(event):
         print(f"  {event['id']} {event['status']}", flush=True)
+
+
+def human(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB"):
+        if round(count) < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shlex
@@ -9,14 +10,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pypi_tasks.errors import Failed, Interrupted, NotReady
-from pypi_tasks.terminal import progress
+from pypi_tasks.terminal import bars, progress
 
 Argv = Sequence[str]
 INSTALL = {
@@ -86,6 +89,32 @@ class World:
         if result.returncode != 0:
             raise Failed((result.stderr or result.stdout).strip() or f"`{shlex.join(argv)}` exited {result.returncode}.")
         return result.stdout
+
+    def converse(self, argv: Argv, job: Mapping[str, Any], env: Mapping[str, str] | None = None) -> Any:
+        """Run one of the scripts that take a job and tell of their progress (pypi_server/jobs.py); returns the outcome, None
+        in a dry run. What the script refuses is a user's error."""
+        short = {name: value for name, value in job.items() if isinstance(value, str | int)}
+        if not self.announce(f"{shlex.join(argv)} <<< {shlex.quote(json.dumps(short))}"):
+            return None
+        with installed(argv[0]), resumable(shlex.join(argv[-2:])), bars() as show, tempfile.TemporaryFile("w+") as stdin:
+            json.dump(job, stdin)
+            stdin.seek(0)
+            said = []
+            with (
+                subprocess.Popen(
+                    argv, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+                ) as running,
+                ThreadPoolExecutor(1) as pool,
+            ):
+                outcome = pool.submit(running.stdout.read)  # type: ignore[union-attr]
+                for line in running.stderr or ():
+                    if line.startswith("{"):
+                        show(json.loads(line))
+                    else:
+                        said.append(line)
+        if running.returncode != 0:
+            raise Failed("".join(said).strip() or f"`{shlex.join(argv)}` exited {running.returncode}.")
+        return json.loads(outcome.result())
 
     def sweep(self, argv: Argv) -> None:
         """Run a removal. What is in use or gone already is told and passed over, so that the rest still goes."""

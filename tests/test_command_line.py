@@ -12,7 +12,8 @@ import tasks
 from tests.workspace import Workspace, checkout
 
 TASKS = [
-    "lint", "build", "build-cached", "tag", "push", "up", "down", "status", "logs", "smoke", "purge", "certificate", "gc",
+    "lint", "build", "build-cached", "tag", "push", "up", "down", "status", "logs", "smoke", "purge", "certificate",
+    "backup", "backups", "gc",
     "config", "render", "doctor", "test", "bench", "lock", "help",
 ]  # fmt: skip
 

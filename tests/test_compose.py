@@ -109,16 +109,18 @@ class TestVariants:
         dev, stable = (lines(compose.render(settings, env)) for env in ("dev", "stable"))
         assert len(dev) == len(stable)
         different = [one for one, other in zip(dev, stable, strict=True) if one != other]
-        assert [re.split(r"[: ]", line)[0] for line in different] == ["#", "pull_policy", "pypi-tasks.env", "image", "image"]
+        assert [re.split(r"[: ]", line)[0] for line in different] == ["#", "pull_policy", "pypi-tasks.env", *["image"] * 3]
 
 
 @pytest.mark.parametrize("env", ["dev", "stable"])
 class TestEveryVariant:
     def test_has_these_services_and_no_other(self, settings: Settings, env: str) -> None:
         text = section(compose.render(settings, env), "services")
-        assert tuple(re.findall(r"^  (\w+):", text, re.MULTILINE)) == compose.SERVICES == ("devpi", "proxy")
+        assert (
+            tuple(re.findall(r"^  (\w+):", text, re.MULTILINE)) == (*compose.SERVICES, "backup") == ("devpi", "proxy", "backup")
+        )
 
-    @pytest.mark.parametrize("name", compose.SERVICES)
+    @pytest.mark.parametrize("name", (*compose.SERVICES, "backup"))
     @pytest.mark.parametrize(
         "line",
         [
@@ -328,8 +330,8 @@ class TestState:
         ],
     )
     def test_is_the_health_of_one_that_runs_and_the_status_of_one_that_does_not(self, state: dict[str, Any], health: str) -> None:
-        container = {"Name": "/pypi-dev-proxy-1", "State": state, "Config": {"Image": "pypi_proxy:pypi"}}
-        assert compose.state_of(container) == State(health, "container pypi-dev-proxy-1", "pypi_proxy:pypi")
+        container = {"Name": "/pypi-dev-proxy-1", "State": state, "Config": {"Image": "pypi_proxy:pypi"}, "Image": "sha256:1"}
+        assert compose.state_of(container) == State(health, "container pypi-dev-proxy-1", "pypi_proxy:pypi", "sha256:1")
 
 
 class TestCommand:

@@ -10,6 +10,7 @@ from pypi_tasks import garbage, native
 from pypi_tasks.errors import BadInput
 from pypi_tasks.image import Image
 from pypi_tasks.settings import ROOT, Settings
+from pypi_tasks.terminal import human
 from pypi_tasks.world import World, size
 from tests.helpers import settings_of, told
 
@@ -94,7 +95,7 @@ class TestSizes:
         [(0, "0 B"), (999, "999 B"), (1500, "2 kB"), (61_200_000, "61 MB"), (1_250_000_000, "1.2 GB"), (5e12, "5000.0 GB")],
     )
     def test_are_for_people(self, count: float, text: str) -> None:
-        assert garbage.human(count) == text
+        assert human(count) == text
 
     def test_of_a_folder_is_what_its_files_hold(self, tmp_path: Path) -> None:
         (tmp_path / "deep").mkdir()

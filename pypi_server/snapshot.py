@@ -1,0 +1,218 @@
+"""Snapshots of a server's data: a copy of the database, the files that it names, and a manifest of both.
+
+    BACKUP_HOME/files/AB/CDEF...          contents by their sha256, shared by all snapshots (pool.py)
+    BACKUP_HOME/snapshots/NAME/server/    .sqlite, .nodeinfo and .serverversion as they are in devpi's server directory
+    BACKUP_HOME/snapshots/NAME/manifest.json, and manifest.sha256 with its digest
+    BACKUP_HOME/snapshots/NAME/verified.json   when it was last found to be whole; none until it was
+    BACKUP_HOME/work/                     half-made things, which are no snapshots
+
+A manifest is one JSON object: ``schema`` (1), ``made`` (ISO 8601, UTC), ``serial`` and ``digest`` of the last commit,
+``uuid``, ``devpi`` and ``database`` (versions), ``image``, ``settings`` (none is a secret), ``mirrors`` (indexes whose files
+can be fetched again), ``server`` and ``files`` (name or path below ``+files`` to ``[sha256, size]``), and ``lost`` (path to
+what is wrong with it).
+"""
+
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from database import Database
+from jobs import Refusal, tracked
+from pool import Pool, Stored, sha256
+
+SCHEMA = 1
+DATABASE = ".sqlite"
+SERVER = (DATABASE, ".nodeinfo", ".serverversion")
+TIME = "%Y-%m-%dT%H-%M-%SZ"
+
+
+def now() -> datetime.datetime:
+    """The time, UTC."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a snapshot consists of."""
+
+    made: str
+    serial: int
+    digest: str
+    uuid: str
+    database: str
+    server: dict[str, Stored]
+    files: dict[str, Stored]
+    lost: dict[str, str]
+    mirrors: list[str]
+    devpi: str = field(default_factory=lambda: version("devpi-server"))
+    image: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def is_mirrored(self, path: str) -> bool:
+        """Whether a file can be fetched again from where it came."""
+        return "/".join(path.split("/")[:2]) in self.mirrors
+
+    def contents(self) -> set[str]:
+        """The digests of all files."""
+        return {stored.sha256 for stored in self.files.values()}
+
+
+def parse(text: bytes) -> Manifest:
+    """A manifest of its JSON."""
+    found = json.loads(text)
+    if found["schema"] != SCHEMA:
+        raise Refusal(f"a manifest of schema {found['schema']}, expected {SCHEMA}: it was made by another version of this kit")
+    for part in ("server", "files"):
+        found[part] = {name: Stored(*stored) for name, stored in found[part].items()}
+    return Manifest(**found)
+
+
+class Snapshot:
+    """One snapshot, whole or not."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.name = folder, folder.name
+
+    @property
+    def database(self) -> Path:
+        """Its copy of the database."""
+        return self.folder / "server" / DATABASE
+
+    def write(self, manifest: Manifest) -> None:
+        """Write the manifest and its digest."""
+        text = json.dumps(asdict(manifest) | {"server": manifest.server, "files": manifest.files}, indent=0).encode()
+        (self.folder / "manifest.json").write_bytes(text)
+        (self.folder / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
+
+    def manifest(self) -> Manifest:
+        """The manifest, read and compared with its digest; Refusal where that differs."""
+        try:
+            text = (self.folder / "manifest.json").read_bytes()
+            expected = (self.folder / "manifest.sha256").read_text().split()[:1]
+            if expected == [hashlib.sha256(text).hexdigest()]:
+                return parse(text)
+        except (OSError, ValueError) as error:
+            raise Refusal(f"snapshot {self.name} is damaged: {error}") from None
+        raise Refusal(f"snapshot {self.name} is damaged: manifest.json is not what manifest.sha256 says")
+
+    def verified(self) -> str:
+        """When it was last found to be whole, ISO 8601; empty where it never was, or was found damaged since."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return str(json.loads((self.folder / "verified.json").read_text())["at"])
+        return ""
+
+    def note(self, is_whole: bool) -> None:
+        """Write down what a look at it has shown."""
+        if not is_whole:
+            (self.folder / "verified.json").unlink(missing_ok=True)
+            return
+        (self.folder / "verified.json").write_text(json.dumps({"at": now().isoformat(timespec="seconds")}))
+
+    def damage(self, sound: set[str]) -> list[str]:
+        """What of it is not as its manifest says. ``sound`` has the contents of the pool that were read and are."""
+        try:
+            manifest = self.manifest()
+        except Refusal as refusal:
+            return [str(refusal)]
+        found = []
+        for name, stored in manifest.server.items():
+            path = self.folder / "server" / name
+            if not path.exists() or sha256(path) != stored.sha256:
+                found.append(f"snapshot {self.name} is damaged: {name} is not what its manifest says")
+        gone = [path for path, stored in manifest.files.items() if stored.sha256 not in sound]
+        return found + [f"snapshot {self.name} is damaged: {path} is not what its manifest says" for path in gone]
+
+
+class Backups:
+    """A place for backups, by whoever has it for the moment: ``claimed`` keeps others out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pool = Pool(folder)
+        self.work = self.pool.work
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Let nobody else make or remove snapshots here meanwhile."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Refusal("another backup is at work here; wait for it, then try again") from None
+            shutil.rmtree(self.work, ignore_errors=True)
+            self.work.mkdir()
+            try:
+                yield
+            finally:
+                shutil.rmtree(self.work, ignore_errors=True)
+
+    def all(self) -> list[Snapshot]:
+        """The snapshots, oldest first."""
+        return [Snapshot(path) for path in sorted((self.folder / "snapshots").glob("[0-9]*")) if path.is_dir()]
+
+    def find(self, name: str = "") -> Snapshot:
+        """The snapshot of a name, the newest verified one for none; Refusal lists what is there."""
+        found = {one.name: one for one in self.all()}
+        if name:
+            if name in found:
+                return found[name]
+            raise Refusal(f"there is no snapshot {name!r}; known: {', '.join(found) or 'none'}")
+        for one in reversed(found.values()):
+            if one.verified():
+                return one
+        raise Refusal("there is no verified snapshot; `inv backup` makes one")
+
+    def new(self) -> Snapshot:
+        """An empty folder for a snapshot in the making."""
+        name = now().strftime(TIME)
+        taken = [one.name for one in self.all()]
+        while name in taken:
+            name += "-2"
+        folder = self.work / name
+        (folder / "server").mkdir(parents=True)
+        return Snapshot(folder)
+
+    def finish(self, made: Snapshot) -> Snapshot:
+        """Let a snapshot count. What it consists of is on disk before its name is."""
+        os.sync()
+        target = self.folder / "snapshots" / made.name
+        target.parent.mkdir(exist_ok=True)
+        made.folder.rename(target)
+        os.sync()
+        return Snapshot(target)
+
+    def remove(self, snapshots: list[Snapshot]) -> None:
+        """Remove snapshots, and the contents that no other one has."""
+        for one in snapshots:
+            one.folder.rename(self.work / one.name)
+        kept: set[str] = set()
+        for one in self.all():
+            kept |= one.manifest().contents()  # a damaged manifest ends it here: then nothing is known to be superfluous
+        for path in self.pool.contents():
+            if path.parent.name + path.name not in kept:
+                path.unlink()
+
+    def sound(self) -> set[str]:
+        """The contents that are what their names say: reads all of them."""
+        contents = [path.parent.name + path.name for path in self.pool.contents()]
+        return {digest for digest in tracked(contents, "contents read") if self.pool.is_sound(digest)}
+
+    def predecessor(self, database: Database) -> tuple[Snapshot, Manifest] | None:
+        """The newest verified snapshot of this database's own past."""
+        for one in reversed(self.all()):
+            with contextlib.suppress(Refusal):
+                manifest = one.manifest() if one.verified() else None
+                if manifest and manifest.serial <= database.serial and manifest.digest == database.digest(manifest.serial):
+                    return one, manifest
+        return None
