@@ -47,11 +47,11 @@ def latest(world: World) -> dict[str, str]:
 
 
 def start(lab: Lab) -> Running:
-    """Bring the stack up; what clients reach is the proxy."""
+    """Bring the stack up; what clients reach is the port that the proxy serves."""
     lab.world.run([*INVOKE, "up", "--env", "dev"], env=environment(lab, free_port()))
     shown = lab.world.ask(["docker", "ps", "--filter", f"label={PROJECT_LABEL}={project(lab)}", "--format", "{{.Names}}"])
     containers = sorted(shown.stdout.split())
-    front = f"{project(lab)}-dev-proxy-1"
+    front = f"{project(lab)}-dev-port-1"
     running = lab.adopt(OURS, front, containers)
     provision(lab, f"{project(lab)}-dev-devpi-1", "bench", [])
     return running

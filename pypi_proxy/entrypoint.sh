@@ -34,4 +34,7 @@ mkdir "$spool"
 } >"$made/http.conf"
 printf 'server unix:%s;\n' "${DEVPI_SOCKET:-/run/pypi/devpi.sock}" >"$made/upstream.conf"
 
-exec nginx -e stderr -c /opt/pypi_proxy/nginx.conf -g 'daemon off;' "$@"
+set -- nginx -e stderr -c /opt/pypi_proxy/nginx.conf -g 'daemon off;' "$@"
+# With PORT_SOCKET the port is another container's, which hands it over; without it, as with plain `docker run`, our own.
+[ -z "${PORT_SOCKET:-}" ] || set -- perl /opt/pypi_proxy/inherit.pl "$PORT_SOCKET" "$@"
+exec "$@"

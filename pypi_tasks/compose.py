@@ -18,7 +18,8 @@ TEMPLATES = ROOT / "compose"
 SUFFIX = ".yaml.j2"
 RENDERED = ROOT / ".rendered"
 SERVICE = "devpi"
-SERVICES = (SERVICE, "proxy")
+SERVICES = (SERVICE, "port", "proxy")
+SERVICE_LABEL = "com.docker.compose.service"
 
 
 def variants(folder: Path = TEMPLATES) -> list[str]:
@@ -190,8 +191,10 @@ class Stack:
         engine.require(self.world, "engine")
 
     def containers(self, running: bool = False) -> list[dict[str, Any]]:
-        """The stack's containers as `docker inspect` shows them, found by label: no file is needed."""
+        """The stack's containers as `docker inspect` shows them, found by label: no file is needed. Those that a task runs
+        for a while are none of it."""
         filters = ["--filter", f"label=com.docker.compose.project={self.project}"]
+        filters += ["--filter", "label=com.docker.compose.oneoff=False"]
         ids = self.world.ask(["docker", "ps", "--quiet", *([] if running else ["--all"]), *filters]).stdout.split()
         if not ids:
             return []
@@ -207,7 +210,24 @@ class Stack:
             fix = f"on the engine's machine, have {self.settings.devpi_home} and {self.settings.secrets_home}, owned by {owner}"
         if not local:
             self.world.run(self.argv("pull"), fix="check REGISTRY and TAG; `inv push` puts the image there")
-        self.world.run(self.argv("up", "--detach", "--remove-orphans"), fix)
+        self.world.run(self.argv("up", "--detach", "--remove-orphans", *self.replaceable()), fix)
+        if not self.settings.backup_schedule and self.container("backup"):
+            self.world.run(self.argv("rm", "--stop", "--force", "backup"))
+
+    def replaceable(self) -> list[str]:
+        """The services to start: none for all. Where ``port`` has the right port already it stays, of whatever image it is:
+        as long as it does, nobody is refused."""
+        wanted = [{"HostIp": self.settings.devpi_bind, "HostPort": str(self.settings.devpi_port)}]
+        found = self.container("port")
+        if not found or not found["State"]["Running"] or wanted not in found["HostConfig"]["PortBindings"].values():
+            return []
+        return [SERVICE, "proxy", *(["backup"] if self.settings.backup_schedule else [])]
+
+    def container(self, service: str) -> dict[str, Any] | None:
+        """The container of a service as `docker inspect` shows it, if there is one."""
+        if self.world.dry and not shutil.which("docker"):
+            return None
+        return next((one for one in self.containers() if one["Config"]["Labels"].get(SERVICE_LABEL) == service), None)
 
     def prepare(self) -> list[Image]:
         """Have the file, the folders and the images that are built here; returns these."""
@@ -223,21 +243,27 @@ class Stack:
             image.build(self.world, self.settings, stale)
         return local
 
-    def script(self, name: str, job: Mapping[str, Any]) -> Any:
+    def script(self, name: str, job: Mapping[str, Any], source: Path | None = None) -> Any:
         """Run a script in a container of its own, with the data and the snapshots, and without a network."""
         engine.require(self.world, "engine", "compose", "buildx")
         self.prepare()
         quiet = ["docker", "compose", "--progress", "quiet", *self.argv()[2:]]
-        return self.world.converse([*quiet, "run", "--rm", "--no-deps", "-T", "backup", f"/opt/pypi_server/{name}.py"], job)
+        mount = ["--volume", f"{source}:/source:ro"] if source else []
+        argv = [*quiet, "run", "--rm", "--no-deps", "-T", *mount, "backup", f"/opt/pypi_server/{name}.py"]
+        return self.world.converse(argv, {**job, "source": "/source"} if source else job)
 
     def provision(self, wish: str) -> str:
         """Run provision.py in the container."""
-        return self.world.feed(self.argv("exec", "-T", SERVICE, "python", "/opt/pypi_server/provision.py"), wish)
+        return self.inside("provision", wish)
+
+    def inside(self, name: str, text: str) -> str:
+        """Run a script in the server's container."""
+        return self.world.feed(self.argv("exec", "-T", SERVICE, "python", f"/opt/pypi_server/{name}.py"), text)
 
     def state(self) -> State:
         """The stack's health: that of the first container that is not healthy, in the order in which they depend on another;
         the server's where all are. Docker's health where a container runs, its status where it does not."""
-        found = {one["Config"]["Labels"].get("com.docker.compose.service"): one for one in self.containers()}
+        found = {one["Config"]["Labels"].get(SERVICE_LABEL): one for one in self.containers()}
         states = [state_of(found[name]) for name in SERVICES if name in found]
         if not states:
             return State("stopped")
@@ -260,6 +286,16 @@ class Stack:
         if not self.world.dry:
             self.refuse_other_checkout()
         self.world.run(["docker", "compose", "--project-name", self.project, "down", "--remove-orphans"])
+
+    def halt(self) -> None:
+        """Stop devpi; the proxy holds its clients."""
+        if not self.world.dry:
+            self.refuse_other_checkout()
+        self.world.run(self.argv("stop", SERVICE))
+
+    def resume(self) -> None:
+        """Start devpi's container again."""
+        self.world.run(self.argv("start", SERVICE))
 
     def logs(self, follow: bool = False, lines: int = 100) -> None:
         """The log of every container of the stack."""

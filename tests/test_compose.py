@@ -109,7 +109,7 @@ class TestVariants:
         dev, stable = (lines(compose.render(settings, env)) for env in ("dev", "stable"))
         assert len(dev) == len(stable)
         different = [one for one, other in zip(dev, stable, strict=True) if one != other]
-        assert [re.split(r"[: ]", line)[0] for line in different] == ["#", "pull_policy", "pypi-tasks.env", *["image"] * 3]
+        assert [re.split(r"[: ]", line)[0] for line in different] == ["#", "pull_policy", "pypi-tasks.env", *["image"] * 4]
 
 
 @pytest.mark.parametrize("env", ["dev", "stable"])
@@ -117,7 +117,9 @@ class TestEveryVariant:
     def test_has_these_services_and_no_other(self, settings: Settings, env: str) -> None:
         text = section(compose.render(settings, env), "services")
         assert (
-            tuple(re.findall(r"^  (\w+):", text, re.MULTILINE)) == (*compose.SERVICES, "backup") == ("devpi", "proxy", "backup")
+            tuple(re.findall(r"^  (\w+):", text, re.MULTILINE))
+            == (*compose.SERVICES, "backup")
+            == ("devpi", "port", "proxy", "backup")
         )
 
     @pytest.mark.parametrize("name", (*compose.SERVICES, "backup"))
@@ -131,15 +133,15 @@ class TestEveryVariant:
             "restart: unless-stopped",
             "driver: json-file",
             'options: {max-size: 10m, max-file: "3"}',
-            'tmpfs: ["/tmp:mode=1777,size=64m"]',
         ],
     )
     def test_is_hardened(self, settings: Settings, env: str, name: str, line: str) -> None:
         found = service(compose.render(settings, env), name)
         assert found.count(line) == 1
+        assert [one for one in found if one.startswith('tmpfs: ["/tmp:mode=1777,size=64m"')]
         assert len([one for one in found if one.split(":")[0] == line.split(":")[0]]) == 1  # nothing takes it back
 
-    @pytest.mark.parametrize(("name", "limit"), [("devpi", '"768m"'), ("proxy", "256m")])
+    @pytest.mark.parametrize(("name", "limit"), [("devpi", '"768m"'), ("proxy", "256m"), ("port", "64m"), ("backup", '"768m"')])
     def test_limits_the_memory_of_each(self, tmp_path: Path, env: str, name: str, limit: str) -> None:
         text = compose.render(settings_of(tmp_path, REGISTRY=REGISTRY, DEVPI_MEMORY="768m"), env)
         assert f"mem_limit: {limit}" in service(text, name)
@@ -164,11 +166,17 @@ class TestEveryVariant:
 
     def test_listens_where_it_was_told(self, tmp_path: Path, env: str) -> None:
         rendered = compose.render(settings_of(tmp_path, REGISTRY=REGISTRY, DEVPI_PORT="4040", DEVPI_BIND="::1"), env)
-        text = service(rendered, "proxy")
+        text = service(rendered, "port")
         assert 'published: "4040"' in text
         assert 'host_ip: "::1"' in text
         assert "target: 3141" in text
         assert lines(rendered).count("ports:") == 1
+
+    def test_gives_a_network_to_those_alone_who_need_one(self, settings: Settings, env: str) -> None:
+        text = compose.render(settings, env)
+        for name in ("proxy", "backup"):
+            assert "network_mode: none" in service(text, name)
+            assert "ports" not in keys(service(text, name))
 
     def test_has_no_way_to_the_server_but_the_proxy(self, settings: Settings, env: str) -> None:
         text = compose.render(settings, env)

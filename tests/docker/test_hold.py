@@ -1,8 +1,10 @@
-"""devpi killed, stopped, restarted and upgraded under load: what is kept is served on, all else waits, nothing fails."""
+"""devpi and the proxy killed, stopped, restarted and upgraded under load: what is kept is served on, all else waits, nothing
+fails."""
 
 import contextlib
 import functools
 import hashlib
+import http.client
 import itertools
 import json
 import os
@@ -44,11 +46,12 @@ def away(stack: Workspace) -> Iterator[None]:
 
 
 class Load:
-    """Threads that ask on and on, each at its own pace, and what became of it."""
+    """Threads that ask on and on, each at its own pace; what became of it. What failed is tried once more with ``retries``."""
 
-    def __init__(self, stack: Workspace, folder: Path) -> None:
-        self.stack, self.folder = stack, folder
+    def __init__(self, stack: Workspace, folder: Path, retries: bool = False) -> None:
+        self.stack, self.folder, self.retries = stack, folder, retries
         self.done: Counter[str] = Counter()
+        self.retried: Counter[str] = Counter()
         self.failed: list[str] = []
         self.uploaded: dict[tuple[str, str], str] = {}
         self.stop = threading.Event()
@@ -59,10 +62,20 @@ class Load:
         """One thread's life."""
         while not self.stop.wait(pause):
             try:
-                once()
+                self.attempt(kind, once)
             except Exception as error:
                 self.failed.append(f"{kind}: {error!r:.1000}")
             self.done[kind] += 1
+
+    def attempt(self, kind: str, once: Callable[[], None]) -> None:
+        """Do it, and once more where that is allowed."""
+        try:
+            once()
+        except Exception:
+            if not self.retries:
+                raise
+            self.retried[kind] += 1
+            once()
 
     def start(self, kind: str, pause: float, once: Callable[[], None]) -> None:
         self.threads.append(threading.Thread(target=self.loop, args=(kind, pause, once)))
@@ -74,7 +87,13 @@ class Load:
 
         def once() -> None:
             path, headers, text = next(turns)
-            answer = connection.ask(path, headers)
+            try:
+                answer = connection.ask(path, headers)
+            except (OSError, http.client.HTTPException):
+                connection.connection.close()
+                raise
+            if kind == "new connections":
+                connection.connection.close()
             assert answer.status == 200 and text in answer.body.decode("latin-1"), (path, answer.status, answer.body)
 
         self.start(kind, pause, once)
@@ -114,6 +133,7 @@ class Load:
         self.reader("pages", pages)
         self.reader("pages", pages[::-1])
         self.reader("files", files)
+        self.reader("new connections", pages + files)
         self.reader("devpi", [("/+api", {}, "authstatus"), ("/pypi/stable/kept", {"Accept": "application/json"}, digest)], 0.05)
         self.uploader("one")
         self.uploader("two")
@@ -180,6 +200,47 @@ def test_a_restart_and_an_upgrade_under_load_fail_no_request(stack: Workspace, t
         assert load.goes_on(("devpi", "upload"))
     assert inspect(container(stack, "proxy"))["Id"] == proxy
     load.assert_all_is_well()
+
+
+def pid_of_nginx(stack: Workspace) -> int:
+    return int(inspect(container(stack, "proxy"))["State"]["Pid"])  # type: ignore[index]
+
+
+def test_the_proxy_restarted_and_replaced_under_load_refuses_nobody(stack: Workspace, tmp_path: Path) -> None:
+    """A connection that is kept open may be closed while nobody uses it: every client opens another."""
+    port, proxy = (inspect(container(stack, name))["Id"] for name in ("port", "proxy"))
+    kinds = ("pages", "files", "new connections", "devpi", "upload")
+    with Load(stack, tmp_path, retries=True).running() as load:
+        assert load.goes_on(kinds)
+        docker("restart", container(stack, "proxy"))
+        assert load.goes_on(kinds)
+        config = stack.root / "pypi_proxy" / "nginx.conf"
+        config.write_text(config.read_text() + "# changed\n")
+        stack.inv("up", "--env", "dev")
+        assert load.goes_on((*kinds, "pip", "uv"), more=1)
+    assert inspect(container(stack, "port"))["Id"] == port and inspect(container(stack, "proxy"))["Id"] != proxy
+    assert load.retried.total() <= 10 and not load.retried["new connections"], load.retried
+    load.assert_all_is_well()
+
+
+def test_the_proxy_and_both_killed_under_load_cost_a_client_one_more_try(stack: Workspace, tmp_path: Path) -> None:
+    kinds = ("pages", "files", "new connections", "devpi", "upload")
+    with Load(stack, tmp_path, retries=True).running() as load:
+        for both in (False, True):
+            assert load.goes_on(kinds)
+            before = pid_of_nginx(stack)
+            if both:
+                os.kill(state(stack)["State"]["Pid"], signal.SIGKILL)
+            os.kill(before, signal.SIGKILL)
+            assert poll(lambda: pid_of_nginx(stack) not in (0, before), 60)  # noqa: B023
+        assert load.goes_on((*kinds, "pip", "uv"), more=1)
+    load.assert_all_is_well()
+
+
+def test_a_port_that_is_lost_is_asked_for_anew(stack: Workspace) -> None:
+    docker("restart", container(stack, "port"))
+    assert poll(lambda: answers(f"{stack.url}/+api"), 60)
+    assert poll(lambda: "healthy" in stack.inv("status").stdout.partition("dev ")[2].split()[0], 60)
 
 
 def test_while_devpi_is_away_what_is_kept_is_served_at_once_and_all_else_waits_body_and_all(stack: Workspace) -> None:

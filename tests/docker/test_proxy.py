@@ -183,8 +183,8 @@ def echo(stack: Workspace) -> Iterator[None]:
 
 def test_the_server_is_told_the_true_address_of_a_client_and_nothing_that_the_client_claims(stack: Workspace) -> None:
     claimed = ["X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "X-Outside-Url", "X-Devpi-Absolute-Urls"]
-    proxy: Any = inspect(container(stack, "proxy"))
-    gateway = next(iter(proxy["NetworkSettings"]["Networks"].values()))["Gateway"]
+    port: Any = inspect(container(stack, "port"))
+    gateway = next(iter(port["NetworkSettings"]["Networks"].values()))["Gateway"]
     with echo(stack):
         for path in ("/", "/+api", "/pypi/stable", f"/pypi/stable/+simple/unknown-{uuid.uuid4().hex[:8]}/", "/a/b/+f/c/d/e"):
             assert poll(lambda: ask(stack, path).status == 200, 30)  # noqa: B023

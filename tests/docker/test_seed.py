@@ -44,7 +44,7 @@ def test_init_runs_once_and_not_at_every_start(stack: Workspace) -> None:
 def test_the_scripts_in_the_image_are_the_ones_in_the_repository(stack: Workspace) -> None:
     for service, image, patterns in (
         ("devpi", "pypi_server", ("*.py", "*.yml")),
-        ("proxy", "pypi_proxy", ("*.conf", "*.js", "*.sh")),
+        ("proxy", "pypi_proxy", ("*.conf", "*.js", "*.sh", "*.pl")),
     ):
         scripts = sorted(file for pattern in patterns for file in (stack.root / image).glob(pattern))
         names = [f"/opt/{image}/{file.name}" for file in scripts]

@@ -28,7 +28,7 @@ def stack(workspace: Workspace) -> Workspace:
     return workspace
 
 
-SERVICES = ("devpi", "proxy")
+SERVICES = ("devpi", "port", "proxy")
 
 
 def container(stack: Workspace, service: str = "devpi") -> dict[str, Any]:
@@ -73,7 +73,7 @@ def test_up_again_changes_nothing(stack: Workspace) -> None:
     assert [(one["Id"], one["State"]["StartedAt"]) for one in after] == [(one["Id"], one["State"]["StartedAt"]) for one in before]
 
 
-@pytest.mark.parametrize(("service", "memory"), [("devpi", 2**30), ("proxy", 2**28)])
+@pytest.mark.parametrize(("service", "memory"), [("devpi", 2**30), ("port", 2**26), ("proxy", 2**28)])
 def test_the_containers_are_locked_down(stack: Workspace, service: str, memory: int) -> None:
     found = container(stack, service)
     host = found["HostConfig"]
@@ -89,21 +89,24 @@ def test_the_containers_are_locked_down(stack: Workspace, service: str, memory: 
     assert "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
 
 
-def test_the_port_is_the_proxys_and_the_server_is_reached_through_its_socket_alone(stack: Workspace) -> None:
-    devpi, proxy = (container(stack, service) for service in SERVICES)
-    assert proxy["HostConfig"]["PortBindings"] == {"3141/tcp": [{"HostIp": "127.0.0.1", "HostPort": stack.port}]}
+def test_one_container_has_the_port_and_the_server_is_reached_through_its_socket_alone(stack: Workspace) -> None:
+    devpi, port, proxy = (container(stack, service) for service in SERVICES)
+    assert port["HostConfig"]["PortBindings"] == {"3141/tcp": [{"HostIp": "127.0.0.1", "HostPort": stack.port}]}
     assert not devpi["HostConfig"]["PortBindings"] and not any(devpi["NetworkSettings"]["Ports"].values())
-    inside = ["docker", "exec", proxy["Id"], "bash", "-c"]
-    assert subprocess.run([*inside, "test -S /run/pypi/devpi.sock"]).returncode == 0
-    refused = subprocess.run([*inside, "exec 3<>/dev/tcp/devpi/3141"], capture_output=True, text=True)
+    assert proxy["HostConfig"]["NetworkMode"] == "none"
+    for one, there in ((proxy, "devpi.sock"), (proxy, "port.sock")):
+        assert subprocess.run(["docker", "exec", one["Id"], "test", "-S", f"/run/pypi/{there}"]).returncode == 0
+    refused = subprocess.run(
+        ["docker", "exec", port["Id"], "bash", "-c", "exec 3<>/dev/tcp/devpi/3141"], capture_output=True, text=True
+    )
     assert refused.returncode != 0 and "Connection refused" in refused.stderr
 
 
-def test_the_proxy_can_write_nothing_of_the_servers_and_sees_none_of_its_secrets(stack: Workspace) -> None:
-    devpi, proxy = ({mount["Destination"]: mount for mount in container(stack, one)["Mounts"]} for one in SERVICES)
+def test_nobody_can_write_what_is_the_servers_and_nobody_else_sees_its_secrets(stack: Workspace) -> None:
+    devpi, port, proxy = ({mount["Destination"]: mount for mount in container(stack, one)["Mounts"]} for one in SERVICES)
     assert devpi["/devpi"]["RW"] and devpi["/run/pypi"]["RW"]
     assert not proxy["/devpi"]["RW"] and not proxy["/run/pypi"]["RW"]
-    assert set(proxy) == {"/devpi", "/run/pypi", "/var/spool/pypi_proxy"}
+    assert set(proxy) == {"/devpi", "/run/pypi", "/var/spool/pypi_proxy"} and set(port) == {"/run/pypi"}
     assert {target for target in devpi if target.startswith("/run/secrets")} == {
         f"/run/secrets/{name}" for name in ("root_password", "user_password", "server_secret")
     }
