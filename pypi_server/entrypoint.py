@@ -107,6 +107,11 @@ def settle_secret(folder: Path) -> Path:
     return copy
 
 
+def is_aside(name: str) -> bool:
+    """Whether a folder has the name of data that `inv restore` has put aside."""
+    return ".before-" in name or name.endswith(".exchanged")
+
+
 def initialise(server: Path, root_password: str) -> None:
     """Make a new server directory, whole or not at all: devpi-init fills a neighbour that is then renamed.
 
@@ -117,6 +122,12 @@ def initialise(server: Path, root_password: str) -> None:
 
     if server.exists() and any(server.iterdir()):
         raise Refusal(f"{server} is neither empty nor a devpi server directory (it has no .nodeinfo).")
+    # A restore that was cut off where names cannot be exchanged in one step: an empty server would hide that.
+    if aside := sorted(one.parent.name for one in server.parent.glob(f"{server.name}.*/.nodeinfo") if is_aside(one.parent.name)):
+        raise Refusal(
+            f"{server} is not there, but data that was put aside is: {', '.join(aside)}. "
+            f"Rename the one to serve to {server.name}, or move them all away for an empty server."
+        )
     unfinished = server.with_name(server.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     settings = {

@@ -220,3 +220,12 @@ class TestInitialise:
         assert result.returncode != 0
         assert "is neither empty nor a devpi server directory" in result.stderr
         assert [file.name for file in (tmp_path / "server").iterdir()] == ["thesis.txt"]
+
+    @pytest.mark.parametrize("name", ["server.before-2026-11-24T22-40-00Z", "server.before-2026-11-24T22-40-00Z.exchanged"])
+    def test_no_empty_server_hides_data_that_was_put_aside(self, python: Path, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".nodeinfo").write_text("{}")
+        result = self.initialise(python, tmp_path / "server")
+        assert result.returncode != 0
+        assert f"data that was put aside is: {name}" in result.stderr
+        assert not (tmp_path / "server").exists()

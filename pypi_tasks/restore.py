@@ -1,0 +1,121 @@
+"""Bring a snapshot back. The work is done by pypi_server/restore.py, beside the data; here is when it may, and what is told."""
+
+import contextlib
+import datetime
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pypi_tasks import deployment
+from pypi_tasks.backup import age
+from pypi_tasks.deployment import Deployment
+from pypi_tasks.errors import BadInput, Failed, Interrupted, UserError
+from pypi_tasks.settings import ROOT, Settings
+from pypi_tasks.world import World
+
+SCRIPT = "restore"
+TIMEOUT = 120  # seconds for the server to be healthy
+
+
+def run(world: World, settings: Settings, server: Deployment, snapshot: str, yes: bool) -> None:
+    """Check and copy while the server goes on, ask, then put the copy in place of the data, which is kept beside it."""
+    server.preflight()
+    is_up = world.dry or server.state().health != "stopped"
+    with world.exclusive(ROOT / ".inv.lock"):
+        found = server.script(SCRIPT, {"do": "prepare", "snapshot": snapshot})
+        with discarded(world, server):
+            if not yes and is_replacing(found) and not world.confirm(question(settings.devpi_home, found), "y", "Y", "yes"):
+                raise BadInput("not confirmed, so nothing was changed.", fix="type y, or give --yes")
+            switched = switch(server) if is_up else server.script(SCRIPT, {"do": "switch"})
+        tell(world, settings.devpi_home, found, switched)
+        if is_up:
+            await_health(world, server, switched)
+            provision(world, settings, server)
+        else:
+            world.say(f"Next: inv up --env {server.env}")
+
+
+def put_in_place(world: World, settings: Settings, server: Deployment, snapshot: str) -> None:
+    """The same for a server that is stopped, without a question."""
+    found = server.script(SCRIPT, {"do": "prepare", "snapshot": snapshot})
+    with discarded(world, server):
+        switched = server.script(SCRIPT, {"do": "switch"})
+    tell(world, settings.devpi_home, found, switched)
+
+
+def is_replacing(found: Mapping[str, Any] | None) -> bool:
+    """Whether there is data that will have to make way; a dry run, which knows nothing, takes it that there is."""
+    return found is None or bool(found["replaces"])
+
+
+def provision(world: World, settings: Settings, server: Deployment) -> None:
+    """Users and index as the settings want them; what the stored passwords do not fit is told."""
+    try:
+        server.provision(json.dumps(deployment.wish(settings)))
+    except Failed as error:
+        world.warn(f"{error.what}\n  The restored data has the passwords of its time.")
+
+
+def question(folder: Path, found: Mapping[str, Any] | None) -> str:
+    """What is to be agreed to."""
+    if found is None:
+        return f"Replace the data in {folder}? What is there now is kept, as server.before-TIME."
+    when = age(found["made"], datetime.datetime.now(datetime.UTC))
+    return (
+        f"Replace the data in {folder}, {serial(found['live'])}, by snapshot {found['name']}, serial {found['serial']:,}, "
+        f"made {when} ago? What is there now is kept, as server.before-TIME. [y/N]"
+    )
+
+
+@contextlib.contextmanager
+def discarded(world: World, server: Deployment) -> Iterator[None]:
+    """Leave no copy behind that was not used; tell which data is in place, should that be unclear."""
+    try:
+        yield
+    except (KeyboardInterrupt, UserError) as error:
+        unused = server.script(SCRIPT, {"do": "discard"})["discarded"]
+        world.say("the data is what it was" if unused else "the snapshot is in place; the data from before is server.before-TIME")
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted("interrupted at: restore", fix="the same command again starts anew") from None
+        raise
+
+
+def switch(server: Deployment) -> Any:
+    """Put the copy in place while devpi is stopped and its clients wait. However that ends, the server runs again."""
+    try:
+        server.halt()
+        return server.script(SCRIPT, {"do": "switch"})
+    except (KeyboardInterrupt, UserError):
+        server.halt()  # an interrupted stop goes on by itself, and would stop what is started now
+        raise
+    finally:
+        server.resume()
+
+
+def serial(live: int) -> str:
+    """The last commit of the live data, for people; a damaged database has none."""
+    return f"serial {live:,}" if live >= 0 else "of an unreadable database"
+
+
+def tell(world: World, folder: Path, found: Mapping[str, Any] | None, switched: Mapping[str, Any] | None) -> None:
+    """What is there now, and where what was there is."""
+    if found is None or switched is None:
+        return
+    world.say(f"restored {found['name']}: serial {found['serial']:,}, {found['files']:,} files")
+    if switched["aside"]:
+        world.say(f"the data from before, {serial(found['live'])}, is kept in {folder / switched['aside']}")
+    if found["lost"]:
+        world.warn(f"{found['lost']} files were lost before the snapshot was made; `inv backups` and its manifest.json name them")
+
+
+def await_health(world: World, server: Deployment, switched: Mapping[str, Any] | None) -> None:
+    """Wait until the restored data serves; where it does not, put the old data back."""
+    try:
+        deployment.await_health(world, server, TIMEOUT)
+    except Failed as error:
+        server.halt()
+        undone = server.script(SCRIPT, {"do": "undo", **(switched or {})})
+        server.resume()
+        told = f"what was restored does not serve. The data from before is back, the other is in {undone['failed']}"
+        raise Failed(f"{told}: {error.what}") from None
