@@ -1,6 +1,7 @@
 """Secrets: a type that does not print itself, and the files that hold them."""
 
 import contextlib
+import datetime
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from pypi_tasks.errors import NotReady
 from pypi_tasks.settings import Settings
 from pypi_tasks.world import World
+
+ASIDE = ".before-"
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ def files(settings: Settings) -> list[SecretFile]:
             if source
         ),
     ]
+
+
+def aside(path: Path) -> Path:
+    """Where a secret is kept that another one replaces: an older snapshot may want it."""
+    return path.with_name(f"{path.name}{ASIDE}{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H-%M-%SZ}")
 
 
 def stored(file: SecretFile) -> str:
