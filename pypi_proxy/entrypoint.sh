@@ -1,6 +1,6 @@
 #!/bin/sh
 # Write what differs between installations where nginx.conf includes it, then become nginx. Reads OUTSIDE_URL, UPLOAD_LIMIT
-# and HOLD_SECONDS; TLS is on where the secret tls_key is there.
+# and HOLD_SECONDS; TLS is on where the secret tls_key is there. OLD_PATHS, if any, is the index that has a pypiserver's paths.
 set -eu
 made=/tmp/proxy
 mkdir -p "$made"
@@ -23,6 +23,16 @@ prefix=${authority#"${authority%%/*}"}
     else
         echo 'listen 3141;'
     fi
+    if [ -n "${OLD_PATHS:-}" ]; then
+        # The links of a page are relative to its own address. A path alone, since a Host is nothing to repeat; found, not
+        # moved for good, since clients remember that.
+        cat <<-END
+		location ~ ^/simple(?<old>/[A-Za-z0-9._-]+)?/?\$ {
+		    absolute_redirect off;
+		    return 302 $prefix$OLD_PATHS/+simple\$old/;
+		}
+		END
+    fi
 } >"$made/server.conf"
 # What another user or a killed nginx left in the volume is nobody's any more.
 spool=/var/spool/pypi_proxy/$(id -u)
@@ -30,6 +40,10 @@ rm -rf "$spool"
 mkdir "$spool"
 {
     printf 'map $pid $hold_seconds { default %s; }\n' "$HOLD_SECONDS"
+    # What devpi is asked for: the same, but an upload to a pypiserver goes to its root.
+    echo 'map "$request_method $request_uri" $asked { default $request_uri;'
+    [ -z "${OLD_PATHS:-}" ] || printf '"~^POST %s/(?:[?]|$)" %s%s/;\n' "$prefix" "$prefix" "$OLD_PATHS"
+    echo '}'
     printf 'client_body_temp_path %s/body;\nproxy_temp_path %s/answer;\n' "$spool" "$spool"
 } >"$made/http.conf"
 printf 'server unix:%s;\n' "${DEVPI_SOCKET:-/run/pypi/devpi.sock}" >"$made/upstream.conf"
