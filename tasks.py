@@ -78,6 +78,22 @@ def down(c: Context, env: str = "") -> None:
     server(c, env).stop()
 
 
+@task(auto_shortflags=False, help={**ENV, "to": "a tag of the registry in place of TAG"})
+def upgrade(c: Context, env: str = "", to: str = "") -> None:
+    """Replace the images by newer ones while clients wait; goes back where that fails."""
+    from pypi_tasks import upgrade
+
+    upgrade.run(world(c), settings(), server(c, env), to)
+
+
+@task(auto_shortflags=False, help=ENV)
+def rollback(c: Context, env: str = "") -> None:
+    """Undo the last upgrade."""
+    from pypi_tasks import upgrade
+
+    upgrade.rollback(world(c), settings(), server(c, env))
+
+
 @task(auto_shortflags=False)
 def status(c: Context) -> None:
     """Show every environment and its health."""
@@ -115,18 +131,34 @@ def purge(c: Context, env: str = "") -> None:
     server(c, env).purge()
 
 
-BACKUP = {"to": "another folder than BACKUP_HOME", "full": "read all again, not only what is new", "prune": "remove old ones"}
+ROTATE = {"only": "root, user or server; both passwords for none", "yes": "do not ask before all logins end"}
+
+
+@task(auto_shortflags=False, help={**ENV, **ROTATE})
+def rotate(c: Context, env: str = "", only: str = "", yes: bool = False) -> None:
+    """Give root and DEVPI_USER new passwords; or the server a new secret."""
+    from pypi_tasks import rotate
+
+    rotate.rotate(world(c), settings(), server(c, env), only, yes)
+
+
+BACKUP = {
+    "to": "another folder than BACKUP_HOME, or REMOTE:PATH as rclone knows it",
+    "full": "read all again, not only what is new",
+    "with_secrets": "with SECRETS_HOME, locked by a passphrase",
+    "prune": "remove old ones",
+}
 
 
 @task(auto_shortflags=False, help={**ENV, **BACKUP})
-def backup(c: Context, env: str = "", to: str = "", full: bool = False, prune: bool = False) -> None:
+def backup(c: Context, env: str = "", to: str = "", full: bool = False, with_secrets: bool = False, prune: bool = False) -> None:
     """Make a snapshot of the running server; or remove old ones."""
     from pypi_tasks import backup, deployment
 
     backup.refuse_both(to, prune)
     at = backup.redirected(settings(), to)
     place = deployment.choose(world(c), at, env)
-    backup.prune(world(c), at, place) if prune else backup.make(world(c), at, place, full)
+    backup.prune(world(c), at, place) if prune else backup.run(world(c), at, place, full, with_secrets, to)
 
 
 @task(auto_shortflags=False, help=ENV)
@@ -135,6 +167,68 @@ def backups(c: Context, env: str = "") -> None:
     from pypi_tasks import backup
 
     backup.show(world(c), settings(), server(c, env))
+
+
+SNAPSHOT = {"snapshot": "its name; the newest verified one for none"}
+
+
+@task(auto_shortflags=False, help={**SNAPSHOT, **ENV, "yes": "do not ask"})
+def restore(c: Context, snapshot: str = "", env: str = "", yes: bool = False) -> None:
+    """Put a snapshot in place of the data, which is kept."""
+    from pypi_tasks import restore
+
+    restore.run(world(c), settings(), server(c, env), snapshot, yes)
+
+
+@task(auto_shortflags=False, help={**SNAPSHOT, **ENV, "from": "where it is: REMOTE:PATH as rclone knows it"})
+def fetch(c: Context, snapshot: str = "", from_: str = "", env: str = "") -> None:
+    """Copy a snapshot from elsewhere into BACKUP_HOME."""
+    from pypi_tasks import offsite
+
+    offsite.fetch(world(c), settings(), from_, snapshot, server(c, env).owner)
+
+
+@task(auto_shortflags=False, help={**SNAPSHOT, **ENV})
+def unlock(c: Context, snapshot: str = "", env: str = "") -> None:
+    """Write a snapshot's secrets into SECRETS_HOME; what is there is put aside."""
+    from pypi_tasks import vault
+
+    vault.open(world(c), settings(), server(c, env), snapshot)
+
+
+@task(auto_shortflags=False, help={**SNAPSHOT, **ENV})
+def drill(c: Context, snapshot: str = "", env: str = "") -> None:
+    """Restore a snapshot into a throw-away stack and compare it, file by file."""
+    from pypi_tasks import drill
+
+    drill.run(world(c), settings(), server(c, env), snapshot)
+
+
+VERIFY = {"repair": "put sound copies in the place of damaged files", "live": "the live data alone", "snapshots": "them alone"}
+
+
+@task(auto_shortflags=False, help={**ENV, **VERIFY})
+def verify(c: Context, env: str = "", repair: bool = False, live: bool = False, snapshots: bool = False) -> None:
+    """Look for damage in the data and the snapshots."""
+    from pypi_tasks import verify
+
+    verify.run(world(c), settings(), server(c, env), repair, live, snapshots)
+
+
+ADOPT = {
+    "source": "a devpi server directory, a folder of wheels and sdists, or http(s)://.../simple/",
+    "index": "USER/INDEX to upload to, where not the private index",
+    "projects": "only these of a URL, comma-separated",
+    "in_place": "move the devpi server directory, where it is copied otherwise",
+}
+
+
+@task(auto_shortflags=False, help={**ADOPT, **ENV})
+def adopt(c: Context, source: str = "", env: str = "", index: str = "", projects: str = "", in_place: bool = False) -> None:
+    """Take over another server: devpi's data, a folder of packages, or an index by its URL."""
+    from pypi_tasks import adopt
+
+    adopt.adopt(world(c), settings(), server(c, env), source, index, projects, in_place)
 
 
 @task(auto_shortflags=False, help={**ENV, "yes": "do not ask", "data": "remove the packages too; asks for the index's name"})
@@ -204,8 +298,8 @@ def help_(c: Context, tasks: list[str] | None = None) -> None:
 
 GROUPS = {
     "images": [lint, build, build_cached, tag, push],
-    "stack": [up, down, status, logs, smoke, purge, certificate],
-    "data": [backup, backups, gc],
+    "stack": [up, down, upgrade, rollback, status, logs, smoke, purge, certificate, rotate],
+    "data": [backup, backups, fetch, unlock, restore, drill, verify, adopt, gc],
     "project": [config, render, doctor, test, bench, lock, help_],
 }
 ns = Collection(*(one for group in GROUPS.values() for one in group))

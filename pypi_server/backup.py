@@ -9,31 +9,39 @@ Reads DEVPI_HOME and BACKUP_HOME. Jobs (``jobs.py``)::
 
 import contextlib
 import datetime
-import hashlib
 import json
 import os
+import re
 import shutil
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import database
-from database import Database, Digests
+from collection import Collection
+from database import Database
 from entrypoint import is_initialised, server_directory
-from jobs import Job, Refusal, main, tracked
-from pool import Pool, Stored, sha256
-from snapshot import DATABASE, SERVER, TIME, Backups, Manifest, Snapshot, now
+from jobs import NO_ROOM, Job, Refusal, main, tell
+from pool import Stored, clone, sha256
+from snapshot import DATABASE, SERVER, Backups, Manifest, Snapshot, now
 
 ATTEMPTS = 5
 BIN = Path(sys.executable).parent
-# What two snapshots of one such period are the same to.
-PERIODS = {"last": "%Y-%m-%d %H:%M:%S", "daily": "%Y-%m-%d", "weekly": "%G-%V", "monthly": "%Y-%m"}
+FULL = "no room is left on the disk of BACKUP_HOME; the snapshots there are whole. Make room, or `inv backup --prune`"
+BROKEN = "`inv restore` brings the last snapshot back"
+PERIODS = {"daily": "%Y-%m-%d", "weekly": "%G-%V", "monthly": "%Y-%m"}
 
 
 def backups() -> Backups:
     """The place for backups."""
     return Backups(Path(os.environ["BACKUP_HOME"]))
+
+
+def is_there() -> bool:
+    """Whether there is a server's data."""
+    return is_initialised(server_directory(Path(os.environ["DEVPI_HOME"])))
 
 
 def live() -> Path:
@@ -44,54 +52,20 @@ def live() -> Path:
     return server
 
 
-class Collection:
-    """The files that a copy of the database names, and how they get into the pool."""
-
-    def __init__(self, pool: Pool, live: Path, before: Manifest | None) -> None:
-        self.pool, self.live = pool, live
-        # What the last snapshot could not get is asked for again, and so all is gone through.
-        self.after = before.serial if before and not before.lost else -1
-        self.files = dict(before.files) if before and not before.lost else {}
-        self.sizes = {stored.sha256: stored.size for stored in before.files.values()} if before else {}
-        self.lost: dict[str, str] = {}
-        self.gone: list[str] = []
-        self.new = 0
-
-    def collect(self, copy: Database) -> None:
-        """Go through what was changed since the last snapshot."""
-        changed = list(copy.files(self.after))
-        for path, digests in tracked(changed, "files"):
-            self.files.pop(path, None)
-            if digests is not None and (stored := self.take(path, digests)):
-                self.files[path] = stored
-
-    def take(self, path: str, digests: Digests) -> Stored | None:
-        """Have one file in the pool; None where its content cannot be had."""
-        expected = digests.get("sha256", "")
-        known = Stored(expected, self.sizes.get(expected, -1))
-        if self.pool.has(known):
-            return known  # it was read when it was put there, by a snapshot that was verified
-        try:
-            stored = self.pool.add(self.live / path)
-            self.new += stored.size
-        except FileNotFoundError:
-            self.gone.append(path)
-            stored = None
-        if stored and is_what(self.pool.path(stored.sha256), stored, digests):
-            return stored
-        if expected and self.pool.is_sound(expected):
-            return Stored(expected, self.pool.path(expected).stat().st_size)
-        self.lost[path] = "its content is not what devpi's database says" if stored else "the file is not there"
-        return None
-
-
-def is_what(path: Path, stored: Stored, digests: Digests) -> bool:
-    """Whether a content is the one that devpi knows by these digests; that of which it knows none is."""
-    for name in ("sha256", "sha512", "md5"):
-        if name in digests:
-            found = stored.sha256 if name == "sha256" else hashlib.file_digest(path.open("rb"), name).hexdigest()
-            return found == digests[name]
-    return True
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turn what a disk and SQLite say into what a user can act on. What was there before is there still."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise Refusal(FULL) from None
+        raise
+    except sqlite3.OperationalError as error:
+        full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+        raise Refusal(FULL if full else f"devpi's database cannot be read: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise Refusal(f"devpi's database is damaged: {error}. {BROKEN}") from None
 
 
 def copy_server(server: Path, target: Path) -> None:
@@ -106,37 +80,43 @@ def copy_server(server: Path, target: Path) -> None:
 def make(job: Job) -> Job:
     """A snapshot: its summary, what it cost, and what was lost before it could be taken."""
     place, server = backups(), live()
-    with place.claimed():
+    with told(), place.claimed():
         made = place.new()
+        collection = Collection(place.pool, server / "+files")
         for _ in range(ATTEMPTS):
             copy_server(server, made.folder / "server")
             with contextlib.closing(Database(made.database)) as copy:
+                refuse_damaged(copy)
                 before = place.predecessor(copy)
-                collection = Collection(place.pool, server / "+files", before[1] if before else None)
-                collection.collect(copy)
+                # What was found damaged, or lacks something, is nothing to lean on: its contents are read again.
+                full = job.get("full", False) or (before is not None and not before[0].verified())
+                collection.collect(copy, before[1] if before else None, full)
                 manifest = describe(made, copy, collection, job)
-            # A file that is not there was removed since the database was copied, or put there too late, or is lost.
-            if not collection.gone or not has_moved_on(server, manifest):
+            if not has_moved_on(server, manifest):
                 break
-        private = [path for path in manifest.lost if not manifest.is_mirrored(path)]
         made.write(manifest)
         if job.get("full") or not before:
             fsck(made, manifest, place)
+        made.note(all(manifest.is_mirrored(path) for path in manifest.lost))
         finished = place.finish(made)
-        finished.note(not private)
-    return summary(finished, manifest) | {"new": collection.new + manifest.server[DATABASE].size, "lost": manifest.lost}
+    new = place.pool.grown + sum(stored.size for stored in manifest.server.values())
+    return summary(finished, manifest) | {"new": new, "after": before[0].name if before else ""}
 
 
 def has_moved_on(server: Path, manifest: Manifest) -> bool:
-    """Whether something was committed since the database was copied."""
+    """Whether a file that could not be had was removed or replaced since the database was copied, and so is no loss."""
     with contextlib.closing(Database(server / DATABASE)) as current:
-        return current.serial > manifest.serial
+        return any(current.changed(path) > manifest.serial for path in manifest.lost)
+
+
+def refuse_damaged(copy: Database) -> None:
+    """A database that SQLite finds damaged is none to make a snapshot of."""
+    if complaints := copy.complaints():
+        raise Refusal(f"devpi's database is damaged: {'; '.join(complaints[:3])}. {BROKEN}")
 
 
 def describe(made: Snapshot, copy: Database, collection: Collection, job: Job) -> Manifest:
-    """The manifest. A database that SQLite finds damaged is none to make a snapshot of."""
-    if complaints := copy.complaints():
-        raise Refusal(f"devpi's database is damaged: {'; '.join(complaints[:3])}. `inv restore` brings the last snapshot back")
+    """The manifest."""
     folder = made.folder / "server"
     return Manifest(
         made=now().isoformat(timespec="seconds"),
@@ -159,17 +139,24 @@ def fsck(made: Snapshot, manifest: Manifest, place: Backups) -> None:
     It writes into the server directory that it checks, and so gets one of its own.
     """
     folder = place.work / "fsck"
+    folder.mkdir(parents=True, exist_ok=True)
     for name in SERVER:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made.folder / "server" / name, folder / name)
+        clone(made.folder / "server" / name, folder / name)
     for path, stored in manifest.files.items():
         link = folder / "+files" / path
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(place.pool.path(stored.sha256))
     command = [str(BIN / "devpi-fsck"), "--serverdir", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
-    if result.returncode != 0 and not manifest.lost:
-        raise Refusal(f"devpi-fsck finds the copy damaged:\n{(result.stdout + result.stderr)[-2000:]}")
+    said = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"}
+    ) as running:
+        for line in running.stdout or ():
+            said.append(line)
+            if found := re.search(r"total of (\d+) files", line):
+                tell("files seen by devpi-fsck", int(found[1]), max(int(found[1]), len(manifest.files)))
+    if running.returncode != 0 and not manifest.lost:
+        raise Refusal(f"devpi-fsck finds the copy damaged:\n{''.join(said)[-2000:]}")
 
 
 def summary(one: Snapshot, manifest: Manifest) -> Job:
@@ -202,23 +189,33 @@ def show(_: Job) -> list[Job]:
     return rows
 
 
-def kept(names: list[str], keep: Mapping[str, int]) -> set[str]:
-    """Which snapshots stay: the newest of each of the last so many days, weeks and months that have any."""
+def kept(made: Mapping[str, str], keep: Mapping[str, int]) -> set[str]:
+    """Which snapshots stay: the newest of each of the last so many days, weeks and months that have any. ``made`` has the time
+    of each (ISO 8601) by its name; names are in the order of making, which times are not where a clock was set back."""
     chosen: set[str] = set()
     for period, count in keep.items():
         newest: dict[str, str] = {}
-        for name in sorted(names):
-            newest[datetime.datetime.strptime(name[:20], TIME).strftime(PERIODS[period])] = name
+        for name in sorted(made):
+            time = datetime.datetime.fromisoformat(made[name])
+            newest[name if period == "last" else time.strftime(PERIODS[period])] = name
         chosen |= set(sorted(newest.values())[-count:] if count else ())
     return chosen
 
 
+def staying(found: list[Snapshot], keep: Mapping[str, int]) -> set[str]:
+    """The rules apply to verified snapshots, the last of which stays whatever they say, and to those that came after it."""
+    made = {one.name: one.made() for one in found}
+    verified = [one.name for one in found if one.verified()]
+    since = {name: made[name] for name in made if name > max(verified, default="")}
+    return kept({name: made[name] for name in verified}, keep) | kept(since, keep) | set(verified[-1:])
+
+
 def prune(job: Job) -> Job:
-    """Remove what no rule keeps; never the last verified one. The names that went, or would."""
+    """Remove what no rule keeps. The names that went, or would."""
     place = backups()
     with place.claimed():
         found = place.all()
-        stay = kept([one.name for one in found], job["keep"]) | set([one.name for one in found if one.verified()][-1:])
+        stay = staying(found, job["keep"])
         going = [one for one in found if one.name not in stay]
         if going and not job.get("dry"):
             place.remove(going)

@@ -4,15 +4,17 @@ Source: devpi_server/keyfs_sqlite.py. ``changelog`` has one row for each commit,
 with their values. ``kv`` has for each key the serial of the commit that set it last.
 """
 
+import contextlib
 import hashlib
 import itertools
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from devpi_server.fileutil import loads
+from jobs import PAUSE, Refusal, tell
 
 STEP = 2_000  # pages of 4 KiB; a commit waits while a step is copied, some 10 ms
 BEGINNINGS = 20
@@ -30,22 +32,26 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=60)
 
 
-def copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path, mode: str = "rw") -> None:
     """Copy a database as it is at one instant, by SQLite's online backup.
 
     A commit between two steps makes SQLite begin again. After so many beginnings the copy is made in one step.
     """
-    beginnings, before = 0, 0
+    beginnings, before, told = 0, 0, time.monotonic()
 
-    def watch(_: int, remaining: int, __: int) -> None:
-        nonlocal beginnings, before
+    def watch(_: int, remaining: int, total: int) -> None:
+        nonlocal beginnings, before, told
         beginnings += remaining > before
         before = remaining
         if beginnings > BEGINNINGS:
             raise Restless
+        if time.monotonic() - told > PAUSE:
+            told = time.monotonic()
+            tell("pages of the database", total - remaining, total)
 
     # Read-write: what a killed server left half-done is undone first, as the server itself would.
-    original, made = connect(source, "rw"), sqlite3.connect(target)
+    original, made = connect(source, mode), sqlite3.connect(target)
+    made.execute("PRAGMA synchronous = OFF")  # what is made of it is synced as a whole
     try:
         try:
             original.backup(made, pages=STEP, progress=watch, sleep=0.01)
@@ -57,10 +63,17 @@ def copy(source: Path, target: Path) -> None:
 
 
 def digests_of(value: dict[str, Any]) -> Digests:
-    """What devpi knows of a file's content: digests by the names of their algorithms."""
+    """What devpi knows of a file's content: digests by the names of their algorithms. Where its two notes of it disagree, it
+    believes ``hash_spec`` alone, and so do we."""
     found = {str(name): str(digest) for name, digest in (value.get("hashes") or {}).items()}
     name, equals, digest = str(value.get("hash_spec") or "").partition("=")
-    return {name: digest, **found} if equals else found
+    return {name: digest} if equals and found.get(name) != digest else found
+
+
+def file_of(value: dict[str, Any] | None) -> Digests | None:
+    """The digests of a file's entry; None where there is no file. Of a mirror's files devpi knows many that it has never
+    fetched: they have no time of modification."""
+    return digests_of(value) if value and value.get("last_modified") else None
 
 
 class Database:
@@ -86,8 +99,13 @@ class Database:
 
     def changes(self, serial: int) -> dict[str, Any]:
         """The keys that a commit set, with the name of their kind, the serial before, and the value."""
+        from devpi_server.fileutil import loads
+
         row = self.connection.execute("SELECT data FROM changelog WHERE serial = ?", (serial,)).fetchone()
-        found: dict[str, Any] = loads(row[0])[0]
+        try:
+            found: dict[str, Any] = loads(row[0])[0]
+        except Exception:  # whatever comes of it: SQLite does not notice a flipped bit in a value
+            raise Refusal(f"devpi's database is damaged: commit {serial} cannot be read") from None
         return found
 
     def values(self, kinds: tuple[str, ...], after: int = -1) -> Iterator[tuple[str, Any]]:
@@ -100,12 +118,31 @@ class Database:
                 yield key, changes[key][2]
 
     def files(self, after: int = -1) -> Iterator[tuple[str, Digests | None]]:
-        """Files that were changed after a serial: path below ``+files`` and digests; None where there is no file now.
-
-        Of a mirror's files devpi knows many that it has never fetched: they have no time of modification.
-        """
+        """Files that were changed after a serial: path below ``+files`` and digests; None where there is no file now."""
         for path, value in self.values(FILES, after):
-            yield path, digests_of(value) if value and value.get("last_modified") else None
+            yield path, file_of(value)
+
+    def changed(self, key: str) -> int:
+        """The last commit that set a key; -1 for none."""
+        row = self.connection.execute("SELECT serial FROM kv WHERE key = ?", (key,)).fetchone()
+        return int(row[0]) if row else -1
+
+    def file(self, path: str) -> Digests | None:
+        """The digests of a file; None where there is none."""
+        serial = self.changed(path)
+        return file_of(self.changes(serial)[path][2]) if serial >= 0 else None
+
+    def continues(self, earlier: Path) -> bool:
+        """Whether this is what another database has become: each commit of that one is one of this, byte by byte."""
+        try:
+            self.connection.execute("ATTACH ? AS earlier", (f"file:{quote(str(earlier))}?mode=ro&immutable=1",))
+            query = "SELECT 1 FROM earlier.changelog AS e LEFT JOIN main.changelog AS m USING (serial) WHERE m.data IS NOT e.data"
+            return self.connection.execute(f"{query} LIMIT 1").fetchone() is None
+        except sqlite3.DatabaseError:
+            return False
+        finally:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                self.connection.execute("DETACH earlier")
 
     def mirrors(self) -> set[str]:
         """The indexes whose files can be fetched again, as USER/INDEX."""

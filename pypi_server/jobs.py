@@ -7,7 +7,9 @@ What is under way goes to standard error, a JSON object a line, for the task to 
 A refusal is told there too, as plain text, and the script ends with 1; after Ctrl-C with 130.
 """
 
+import errno
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -16,6 +18,7 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Job = dict[str, Any]
 PAUSE = 0.2  # seconds between two lines
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Refusal(Exception):
@@ -38,8 +41,17 @@ def tracked(items: Iterable[Item], what: str, total: int | None = None) -> Itera
         yield item
 
 
+def ended(*_: Any) -> None:
+    """Ctrl-C or the end of the container, once: a second one would keep us from tidying up."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main(work: Callable[[Job], Any]) -> None:
     """Do the job on standard input."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ended)
     try:
         outcome = work(json.load(sys.stdin))
     except (Refusal, OSError) as error:

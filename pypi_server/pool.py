@@ -5,11 +5,12 @@ clone (btrfs, XFS), a copy costs no room until one of the two changes.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +24,42 @@ class Stored(NamedTuple):
     size: int
 
 
-def sha256(path: Path) -> str:
-    """The digest of a file's content."""
+class Different(Exception):
+    """A content is not the one that was expected."""
+
+
+def digest(path: Path, name: str) -> str:
+    """A digest of a file's content, in hex."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, name).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """The digest by which a content is known here."""
+    return digest(path, "sha256")
+
+
+def agrees(path: Path, digests: Mapping[str, str], known: str = "") -> bool:
+    """Whether a file is the one that devpi knows by these digests, the best of them; that of which it knows none is.
+    ``known`` is its sha256, if that was read already."""
+    for name in ("sha256", "sha512", "md5"):
+        if name in digests:
+            return digests[name] == (known if known and name == "sha256" else digest(path, name))
+    return True
+
+
+def sync(folder: Path) -> None:
+    """Have all that was written to a folder's file system on its disk; OSError where that failed."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if call is None:
+        os.sync()
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if call(handle) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+    finally:
+        os.close(handle)
 
 
 def clone(source: Path, target: Path) -> None:
@@ -43,6 +76,7 @@ class Pool:
 
     def __init__(self, backups: Path) -> None:
         self.folder, self.work = backups / "files", backups / "work"
+        self.grown = 0  # bytes
 
     def path(self, digest: str) -> Path:
         """Where a content is, or would be."""
@@ -60,13 +94,16 @@ class Pool:
             return sha256(self.path(digest)) == digest
         return False
 
-    def add(self, source: Path) -> Stored:
-        """Take a copy of a file, and read it again."""
+    def add(self, source: Path, digests: Mapping[str, str] = {}) -> Stored:
+        """Take a copy of a file, and read it again; Different where that is not what devpi knows it by."""
         self.work.mkdir(parents=True, exist_ok=True)
         made = self.work / f"{os.getpid()}.copy"
         try:
             clone(source, made)
             stored = Stored(sha256(made), made.stat().st_size)
+            if not agrees(made, digests, stored.sha256):
+                raise Different
+            self.grown += 0 if self.has(stored) else stored.size
             target = self.path(stored.sha256)
             target.parent.mkdir(parents=True, exist_ok=True)
             made.chmod(0o444)

@@ -4,17 +4,21 @@ Reads BACKUP_SCHEDULE, times of day in UTC and intervals (``02:30,6h``), and BAC
 and monthly ones stay (``3 7 5 12``). What was missed is made up for at the start.
 """
 
+import contextlib
 import datetime
 import os
 import signal
-import threading
+import time
 from collections.abc import Sequence
 
 import backup
-from jobs import Refusal
-from snapshot import TIME, now
+from jobs import Refusal, ended
+from snapshot import now
 
-AGAIN = 300  # seconds after a failure
+AGAIN = 300.0  # seconds after a failure
+SOON = 2.0  # seconds
+SHOWN = 20
+NEVER = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 UNITS = {"m": "minutes", "h": "hours"}
 
 
@@ -26,29 +30,40 @@ def due(schedule: Sequence[str], last: datetime.datetime) -> datetime.datetime:
             found.append(last + datetime.timedelta(**{UNITS[part[-1]]: int(part[:-1])}))
             continue
         hour, minute = part.split(":")
-        time = last.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
-        found.append(time if time > last else time + datetime.timedelta(days=1))
+        at = last.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
+        found.append(at if at > last else at + datetime.timedelta(days=1))
     return min(found)
 
 
 def last() -> datetime.datetime:
-    """When the newest snapshot was made; long ago where there is none."""
-    names = [one.name for one in backup.backups().all()]
-    found = datetime.datetime.strptime(names[-1][:20], TIME) if names else datetime.datetime(2000, 1, 1)
-    return found.replace(tzinfo=datetime.UTC)
+    """When the newest snapshot was made; long ago where there is none, or where the clock was ahead then."""
+    found = backup.backups().all()
+    made = datetime.datetime.fromisoformat(found[-1].made()) if found else NEVER
+    return made if made <= now() else NEVER
 
 
 def work(keep: dict[str, int]) -> bool:
-    """One snapshot, and room for it; told in a line. Whether it went well."""
+    """One snapshot, and room for it; told in a line each. Whether there is a snapshot."""
     try:
-        made = backup.make({"settings": {}})
-        removed = backup.prune({"keep": keep})["removed"]
+        made = backup.make({})
     except (Refusal, OSError) as error:
         print(f"no snapshot: {error}", flush=True)
         return False
-    state = "verified" if made["verified"] else f"NOT VERIFIED, {len(made['lost'])} files could not be had"
-    print(f"snapshot {made['name']}: serial {made['serial']}, {made['files']} files, {state}; removed {len(removed)}", flush=True)
+    state = "verified" if made["verified"] else f"NOT VERIFIED, not in it: {', '.join(list(made['lost'])[:SHOWN])}"
+    print(f"snapshot {made['name']}: serial {made['serial']}, {made['files']} files, {state}", flush=True)
+    try:
+        if removed := backup.prune({"keep": keep})["removed"]:
+            print(f"removed {', '.join(removed)}", flush=True)
+    except (Refusal, OSError) as error:
+        print(f"nothing was removed: {error}", flush=True)
     return True
+
+
+def wait(schedule: Sequence[str]) -> float:
+    """Seconds until there is something to do, as far as is known now."""
+    if not backup.is_there():
+        return SOON
+    return max(0.0, min(60.0, (due(schedule, last()) - now()).total_seconds()))
 
 
 def main() -> None:
@@ -56,15 +71,14 @@ def main() -> None:
     schedule = os.environ["BACKUP_SCHEDULE"].split(",")
     counts = [int(word) for word in os.environ["BACKUP_KEEP"].split()]
     keep = dict(zip(("last", "daily", "weekly", "monthly"), counts, strict=True))
-    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    pause = 0.0
-    while not stop.wait(pause):
-        pause = min(60.0, (due(schedule, last()) - now()).total_seconds())
-        if pause <= 0:
-            pause = 1.0 if work(keep) else AGAIN
+        signal.signal(number, ended)
+    print(f"snapshots are made at {', '.join(schedule)} (UTC)", flush=True)
+    while True:
+        pause = wait(schedule) or (SOON if work(keep) else AGAIN)
+        time.sleep(pause)
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

@@ -20,14 +20,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from database import Database
 from jobs import Refusal, tracked
-from pool import Pool, Stored, sha256
+from pool import Pool, Stored, sha256, sync
 
 SCHEMA = 1
 DATABASE = ".sqlite"
@@ -83,6 +83,17 @@ class Snapshot:
     def __init__(self, folder: Path) -> None:
         self.folder, self.name = folder, folder.name
 
+    def named(self) -> datetime.datetime:
+        """The time in its name."""
+        return datetime.datetime.strptime(self.name[:20], TIME).replace(tzinfo=datetime.UTC)
+
+    def made(self) -> str:
+        """When it was made, ISO 8601; by its name where the manifest cannot say."""
+        try:
+            return self.manifest().made
+        except Refusal:
+            return self.named().isoformat()
+
     @property
     def database(self) -> Path:
         """Its copy of the database."""
@@ -90,7 +101,7 @@ class Snapshot:
 
     def write(self, manifest: Manifest) -> None:
         """Write the manifest and its digest."""
-        text = json.dumps(asdict(manifest) | {"server": manifest.server, "files": manifest.files}, indent=0).encode()
+        text = json.dumps(vars(manifest), indent=0).encode()
         (self.folder / "manifest.json").write_bytes(text)
         (self.folder / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
 
@@ -107,7 +118,7 @@ class Snapshot:
 
     def verified(self) -> str:
         """When it was last found to be whole, ISO 8601; empty where it never was, or was found damaged since."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return str(json.loads((self.folder / "verified.json").read_text())["at"])
         return ""
 
@@ -145,17 +156,30 @@ class Backups:
     def claimed(self) -> Iterator[None]:
         """Let nobody else make or remove snapshots here meanwhile."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.refuse_foreign()
         with (self.folder / "lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Refusal("another backup is at work here; wait for it, then try again") from None
             shutil.rmtree(self.work, ignore_errors=True)
-            self.work.mkdir()
+            for folder in (self.work, self.pool.folder, self.folder / "snapshots"):
+                folder.mkdir(exist_ok=True, mode=0o700)
             try:
                 yield
             finally:
                 shutil.rmtree(self.work, ignore_errors=True)
+
+    def refuse_foreign(self) -> None:
+        """Refuse a place where we could not write, before anything is."""
+        for name in ("", "lock", "work", "files", "snapshots"):
+            path = self.folder / name
+            if path.exists() and not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
+                what, uid, owner = f"BACKUP_HOME/{name}".rstrip("/"), os.getuid(), path.stat().st_uid
+                raise Refusal(
+                    f"{what} belongs to uid {owner} and cannot be written by uid {uid}, which makes the snapshots. "
+                    f"On the host: sudo chown -R {uid}:{os.getgid()} BACKUP_HOME"
+                )
 
     def all(self) -> list[Snapshot]:
         """The snapshots, oldest first."""
@@ -174,31 +198,31 @@ class Backups:
         raise Refusal("there is no verified snapshot; `inv backup` makes one")
 
     def new(self) -> Snapshot:
-        """An empty folder for a snapshot in the making."""
-        name = now().strftime(TIME)
-        taken = [one.name for one in self.all()]
-        while name in taken:
-            name += "-2"
-        folder = self.work / name
+        """An empty folder for a snapshot in the making. Names are in the order of making, even where the clock was set back."""
+        time = now().replace(microsecond=0)
+        if found := self.all():
+            time = max(time, found[-1].named() + datetime.timedelta(seconds=1))
+        folder = self.work / time.strftime(TIME)
         (folder / "server").mkdir(parents=True)
         return Snapshot(folder)
 
     def finish(self, made: Snapshot) -> Snapshot:
         """Let a snapshot count. What it consists of is on disk before its name is."""
-        os.sync()
+        sync(self.folder)
         target = self.folder / "snapshots" / made.name
-        target.parent.mkdir(exist_ok=True)
         made.folder.rename(target)
-        os.sync()
+        sync(target.parent)
         return Snapshot(target)
 
     def remove(self, snapshots: list[Snapshot]) -> None:
-        """Remove snapshots, and the contents that no other one has."""
-        for one in snapshots:
-            one.folder.rename(self.work / one.name)
+        """Remove snapshots, and the contents that no other one has; Refusal, before anything, where that cannot be known."""
+        going = {one.name for one in snapshots}
         kept: set[str] = set()
         for one in self.all():
-            kept |= one.manifest().contents()  # a damaged manifest ends it here: then nothing is known to be superfluous
+            if one.name not in going:
+                kept |= one.manifest().contents()
+        for one in snapshots:
+            one.folder.rename(self.work / one.name)
         for path in self.pool.contents():
             if path.parent.name + path.name not in kept:
                 path.unlink()
@@ -209,10 +233,10 @@ class Backups:
         return {digest for digest in tracked(contents, "contents read") if self.pool.is_sound(digest)}
 
     def predecessor(self, database: Database) -> tuple[Snapshot, Manifest] | None:
-        """The newest verified snapshot of this database's own past."""
+        """The newest snapshot of this database's own past."""
         for one in reversed(self.all()):
             with contextlib.suppress(Refusal):
-                manifest = one.manifest() if one.verified() else None
-                if manifest and manifest.serial <= database.serial and manifest.digest == database.digest(manifest.serial):
+                manifest = one.manifest()
+                if database.continues(one.database):
                     return one, manifest
         return None

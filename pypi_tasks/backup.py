@@ -2,13 +2,15 @@
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pypi_tasks import offsite, vault
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput, Failed
-from pypi_tasks.settings import Settings, fields, path, shown
+from pypi_tasks.settings import HIDDEN, Settings, fields, path, shown
 from pypi_tasks.terminal import human, table
 from pypi_tasks.world import World
 
@@ -16,14 +18,13 @@ SHOWN_LOST = 20
 
 
 def redirected(settings: Settings, to: str) -> Settings:
-    """The settings with another place for snapshots, if one is named."""
-    return dataclasses.replace(settings, backup_home=path(to)) if to else settings
+    """The settings with another place for snapshots, if a folder is named."""
+    return dataclasses.replace(settings, backup_home=path(to)) if to and not offsite.is_remote(to) else settings
 
 
 def public(settings: Settings) -> dict[str, str]:
     """The settings as a manifest keeps them: none is a secret."""
-    hidden = ("PYPI_PASSWORD", "ROOT_PASSWORD")
-    return {name: shown(getattr(settings, name.lower())) for name in fields() if name not in hidden}
+    return {name: shown(getattr(settings, name.lower())) for name in fields() if name not in HIDDEN}
 
 
 def keep(settings: Settings) -> dict[str, int]:
@@ -36,11 +37,38 @@ def describe(settings: Settings, server: Deployment) -> dict[str, Any]:
     return {"settings": public(settings), "image": server.state().image_id}
 
 
-def make(world: World, settings: Settings, server: Deployment, full: bool = False) -> str:
-    """Make a snapshot; its name. Failed where a private package could not be had: then it does not count as verified."""
+def run(world: World, settings: Settings, server: Deployment, full: bool, with_secrets: bool, to: str) -> None:
+    """Make a snapshot, with its secrets and a copy elsewhere where these are wanted; what cannot work is refused first."""
+    further: list[Callable[[str], None]] = []
+    if offsite.is_remote(to):
+        offsite.check(world, settings, server, to)
+    if with_secrets:
+        locked = vault.locked_up(settings)
+        further.append(lambda name: vault.store(server, name, locked))
+    if offsite.is_remote(to):
+        further.append(lambda name: offsite.send(world, settings, to, name))
+    make(world, settings, server, full, further)
+
+
+def make(
+    world: World, settings: Settings, server: Deployment, full: bool = False, further: Sequence[Callable[[str], None]] = ()
+) -> str:
+    """Make a snapshot; its name, with which ``further`` is done. Failed where a private package could not be had: then it
+    does not count as verified, but what it has is worth keeping all the same."""
     found = server.script("backup", {"do": "make", "full": full, **describe(settings, server)})
-    if world.dry:
-        return ""
+    if found:
+        tell(world, settings, found)
+    name = str(found["name"]) if found else ""
+    for step in further:
+        step(name)
+    if found and not found["verified"]:
+        lost = len(found["lost"])
+        raise Failed(f"{lost} files could not be had, so the snapshot does not count as verified.", fix="inv verify")
+    return name
+
+
+def tell(world: World, settings: Settings, found: Mapping[str, Any]) -> None:
+    """What a new snapshot has, and what it lacks."""
     world.say(
         f"snapshot {found['name']}: serial {found['serial']:,}, {found['files']:,} files, {found['private']:,} of them uploaded, "
         f"{human(found['bytes'])}, {human(found['new'])} of it new; in {settings.backup_home}"
@@ -50,13 +78,10 @@ def make(world: World, settings: Settings, server: Deployment, full: bool = Fals
         world.warn(f"not in the snapshot: {name}: {why}")
     if len(lost) > SHOWN_LOST:
         world.warn(f"not in the snapshot: {len(lost) - SHOWN_LOST} more")
-    if not found["verified"]:
-        raise Failed(f"{len(lost)} files could not be had, so the snapshot does not count as verified.", fix="inv verify")
-    return str(found["name"])
 
 
 def prune(world: World, settings: Settings, server: Deployment) -> None:
-    """Remove the snapshots that no rule keeps. A dry run only tells which."""
+    """Remove the snapshots that no rule keeps, and tell which."""
     job = {"do": "prune", "keep": keep(settings)}
     found = server.script("backup", job)
     if not world.dry:
@@ -103,7 +128,38 @@ def refuse_both(to: str, prune: bool) -> None:
         raise BadInput("--to and --prune do not go together.", fix="BACKUP_HOME=DIR inv backup --prune")
 
 
-def newest(settings: Settings) -> Path | None:
-    """The folder of the newest verified snapshot, as far as it can be seen from here."""
-    folders = sorted((settings.backup_home / "snapshots").glob("[0-9]*/verified.json"))
-    return folders[-1].parent if folders else None
+def snapshots(settings: Settings) -> list[Path]:
+    """The folders of the snapshots, oldest first. OSError where they cannot be seen from here."""
+    try:
+        return sorted(path for path in (settings.backup_home / "snapshots").iterdir() if path.name[:1].isdigit())
+    except FileNotFoundError:
+        return []
+
+
+def standing(settings: Settings, now: datetime.datetime) -> tuple[str, bool]:
+    """A line on the snapshots, and whether it is an alarm."""
+    try:
+        found = snapshots(settings)
+        verified = [path for path in found if (path / "verified.json").exists()]
+        made = json.loads((verified[-1] / "manifest.json").read_text())["made"] if verified else ""
+    except (OSError, ValueError, KeyError) as error:
+        return f"backups: {settings.backup_home} cannot be seen from here ({error}); `inv backups` can", False
+    if not verified:
+        what = f"none is verified, of {len(found)}" if found else "none; `inv backup` makes one"
+        return f"backups: {what}", bool(found or settings.backup_schedule)
+    hours = (now - datetime.datetime.fromisoformat(made)).total_seconds() / 3600
+    is_old = hours > settings.backup_max_age
+    judged = f"TOO OLD, expected at most {settings.backup_max_age} h" if is_old else f"{len(found)} in all"
+    return f"backups: the newest verified one, {verified[-1].name}, was made {age(made, now)} ago; {judged}", is_old
+
+
+def drilled(settings: Settings, now: datetime.datetime) -> tuple[str, bool]:
+    """A line on the last drill, and whether it is an alarm; no line where there was none, or none can be seen."""
+    try:
+        found = json.loads((settings.backup_home / "drill.json").read_text())
+        when = f" {age(found['at'], now)} ago" if "at" in found else ""
+        after = f", the data was back after {found['recovery_seconds']:.0f} s" if "recovery_seconds" in found else ""
+        passed = bool(found.get("passed"))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return "", False
+    return (f"drill: the last one passed{when}{after}", False) if passed else (f"drill: the last one FAILED{when}", True)

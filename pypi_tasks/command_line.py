@@ -13,16 +13,21 @@ handle_as_invoke = ParseMachine.handle
 
 def handle(machine: Any, token: str) -> None:
     """Invoke's handling of one word, but ``build_cached`` is ``build-cached`` too, a task with an argument named
-    ``images`` takes every word that is neither a flag nor a task, and ``help`` takes every word."""
+    ``images`` takes every word that is neither a flag nor a task, one with ``snapshot`` takes one such word,
+    one with ``source`` takes the next word, and ``help`` takes every word."""
     context = machine.context
     if token.startswith("-") or machine.waiting_for_flag_value:
         handle_as_invoke(machine, token)
     elif context is not None and context.name == "help":
         context.args["tasks"].value = token  # a word after `help` is never a task to run
+    elif context is not None and "source" in context.args and not context.args["source"].got_value:
+        context.args["source"].value = token  # what `adopt` cannot do without, even where it is a task's name
     elif (dashed := token.replace("_", "-")) in machine.contexts:
         handle_as_invoke(machine, dashed)
     elif context is not None and "images" in context.args:
         context.args["images"].value = token
+    elif context is not None and "snapshot" in context.args and not context.args["snapshot"].got_value:
+        context.args["snapshot"].value = token
     else:
         raise BadInput(f"{token!r} is not a task.{meant(token, machine.contexts)}", fix="`inv help` lists them all")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 from pypi_tasks import engine, home, image, secret
 from pypi_tasks.deployment import State
-from pypi_tasks.errors import BadInput, Failed, NotReady
+from pypi_tasks.errors import BadInput, Failed, Interrupted, NotReady
 from pypi_tasks.image import Image
-from pypi_tasks.settings import ROOT, Settings, fields, in_bytes
+from pypi_tasks.settings import HIDDEN, ROOT, Settings, fields, in_bytes
 from pypi_tasks.world import World
 
 TEMPLATES = ROOT / "compose"
@@ -19,7 +20,10 @@ SUFFIX = ".yaml.j2"
 RENDERED = ROOT / ".rendered"
 SERVICE = "devpi"
 SERVICES = (SERVICE, "port", "proxy")
+BACKUP = "backup"  # a service where there is a schedule
 SERVICE_LABEL = "com.docker.compose.service"
+# Which image the containers are of that an upgrade replaces.
+IMAGES = {SERVICE: "pypi_server", "proxy": "pypi_proxy"}
 
 
 def variants(folder: Path = TEMPLATES) -> list[str]:
@@ -40,10 +44,10 @@ def quoted(value: object) -> str:
     return json.dumps(plain, ensure_ascii=False).replace("$", "$$")
 
 
-def variables(settings: Settings, env: str) -> dict[str, Any]:
-    """What a template may use: every setting but the passwords, ENV, SECRETS, and the two names of an image."""
-    hidden = ("PYPI_PASSWORD", "ROOT_PASSWORD")
-    values = {name: getattr(settings, name.lower()) for name in fields() if name not in hidden}
+def variables(settings: Settings, env: str, images: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a template may use: every setting but the passwords, ENV, SECRETS, and the two names of an image; or the one that
+    ``images`` has for it."""
+    values = {name: getattr(settings, name.lower()) for name in fields() if name not in HIDDEN}
 
     def published(name: str) -> str:
         if not settings.registry:
@@ -58,8 +62,8 @@ def variables(settings: Settings, env: str) -> dict[str, Any]:
         "ENV": env,
         "CLIENT_URL": settings.client_url,
         "SECRETS": [file.path.name for file in secret.files(settings)],
-        "local_image": local,
-        "published_image": published,
+        "local_image": images.__getitem__ if images else local,
+        "published_image": images.__getitem__ if images else published,
     }
 
 
@@ -72,7 +76,7 @@ def tag_of(settings: Settings, name: str) -> str:
     return settings.proxy_tag or settings.tag
 
 
-def render(settings: Settings, env: str, folder: Path = TEMPLATES) -> str:
+def render(settings: Settings, env: str, folder: Path = TEMPLATES, images: Mapping[str, str] | None = None) -> str:
     """The Compose file of an environment. A name that is nobody's setting is a BadInput with its template and line."""
     import jinja2
 
@@ -83,7 +87,7 @@ def render(settings: Settings, env: str, folder: Path = TEMPLATES) -> str:
     templates.filters["yaml"] = quoted
     templates.filters["bytes"] = in_bytes
     try:
-        return templates.get_template(f"{env}{SUFFIX}").render(variables(settings, env))
+        return templates.get_template(f"{env}{SUFFIX}").render(variables(settings, env, images))
     except jinja2.UndefinedError as error:
         raise BadInput(
             f"compose/{template_line(error, folder, env)}: {error.message}.", fix="`inv config` lists the settings"
@@ -138,8 +142,10 @@ def state_of(container: dict[str, Any]) -> State:
 class Stack:
     """A Compose stack. Its data is a bind mount, its secrets are files, its labels carry the project's name."""
 
-    def __init__(self, world: World, settings: Settings, env: str) -> None:
+    def __init__(self, world: World, settings: Settings, env: str, images: Mapping[str, str] | None = None) -> None:
         self.world, self.settings, self.env = world, settings, env
+        self.images = images or {}
+        self.proxy_waits = False
         self.file = RENDERED / f"docker-compose-{env}.yaml"
         self.project = f"{settings.project}-{env}"
         self.owner: tuple[int, int] | None = (settings.devpi_uid, settings.devpi_gid)
@@ -160,6 +166,8 @@ class Stack:
             self.world.warn("the engine is elsewhere: DEVPI_HOME and SECRETS_HOME have to be folders of that machine.")
             return
         home.check(self.world, self.settings, self.settings.devpi_uid)
+        if self.settings.backup_schedule:
+            home.check_backups(self.world, self.settings, self.settings.devpi_uid, self.settings.devpi_gid)
         self.refuse_other_checkout()
         if not self.containers(running=True):
             home.check_unused(self.world, self.settings)
@@ -203,25 +211,44 @@ class Stack:
 
     def start(self) -> None:
         """Render, get the images (built if outdated, or pulled), and have Compose start what changed."""
-        local = self.prepare()
+        self.get_images()
         fix = "inv doctor"
         if not self.is_here():
             owner = f"{self.settings.devpi_uid}:{self.settings.devpi_gid}"
             fix = f"on the engine's machine, have {self.settings.devpi_home} and {self.settings.secrets_home}, owned by {owner}"
-        if not local:
-            self.world.run(self.argv("pull"), fix="check REGISTRY and TAG; `inv push` puts the image there")
-        self.world.run(self.argv("up", "--detach", "--remove-orphans", *self.replaceable()), fix)
+        self.proxy_waits = self.has_right_port()
+        services = [SERVICE, *(["backup"] if self.settings.backup_schedule else [])] if self.proxy_waits else []
+        self.world.run(self.argv("up", "--detach", "--remove-orphans", *services), fix)
         if not self.settings.backup_schedule and self.container("backup"):
             self.world.run(self.argv("rm", "--stop", "--force", "backup"))
 
-    def replaceable(self) -> list[str]:
-        """The services to start: none for all. Where ``port`` has the right port already it stays, of whatever image it is:
-        as long as it does, nobody is refused."""
+    def get_images(self) -> None:
+        """Have the images here: built if outdated, or pulled."""
+        if not self.prepare() and not self.images:
+            self.world.run(self.argv("pull"), fix="check REGISTRY and TAG; `inv push` puts the image there")
+
+    def images_running(self) -> dict[str, str]:
+        """The digests of the images that run, by their names."""
+        found = ((image, self.container(service)) for service, image in IMAGES.items())
+        return {image: container["Image"] for image, container in found if container}
+
+    def images_wanted(self) -> dict[str, str]:
+        """The references of the images that the file names, by their names."""
+        shown = json.loads(self.world.ask(self.argv("config", "--format", "json")).stdout)["services"]
+        return {image: shown[service]["image"] for service, image in IMAGES.items()}
+
+    def start_proxy(self) -> bool:
+        """Start a changed proxy. Not before the server is healthy: the old one holds clients, and would take them with it."""
+        if self.proxy_waits:
+            self.world.run(self.argv("up", "--detach", "--no-deps", "proxy"))
+        return self.proxy_waits
+
+    def has_right_port(self) -> bool:
+        """Whether ``port`` runs and has the port that it should. Then it stays, of whatever image it is: as long as it does,
+        nobody is refused."""
         wanted = [{"HostIp": self.settings.devpi_bind, "HostPort": str(self.settings.devpi_port)}]
         found = self.container("port")
-        if not found or not found["State"]["Running"] or wanted not in found["HostConfig"]["PortBindings"].values():
-            return []
-        return [SERVICE, "proxy", *(["backup"] if self.settings.backup_schedule else [])]
+        return bool(found and found["State"]["Running"] and wanted in found["HostConfig"]["PortBindings"].values())
 
     def container(self, service: str) -> dict[str, Any] | None:
         """The container of a service as `docker inspect` shows it, if there is one."""
@@ -231,7 +258,7 @@ class Stack:
 
     def prepare(self) -> list[Image]:
         """Have the file, the folders and the images that are built here; returns these."""
-        text = render(self.settings, self.env)
+        text = render(self.settings, self.env, images=self.images)
         self.world.write(self.file, text)
         if self.is_here():
             self.world.make_folder(self.settings.devpi_home, owner=self.owner)
@@ -246,11 +273,26 @@ class Stack:
     def script(self, name: str, job: Mapping[str, Any], source: Path | None = None) -> Any:
         """Run a script in a container of its own, with the data and the snapshots, and without a network."""
         engine.require(self.world, "engine", "compose", "buildx")
+        if self.is_here():
+            home.check_backups(self.world, self.settings, self.settings.devpi_uid, self.settings.devpi_gid)
         self.prepare()
         quiet = ["docker", "compose", "--progress", "quiet", *self.argv()[2:]]
+        if source and not self.is_here():
+            raise NotReady("the engine is elsewhere, where a folder of this machine is not.", fix="the same on that machine")
         mount = ["--volume", f"{source}:/source:ro"] if source else []
-        argv = [*quiet, "run", "--rm", "--no-deps", "-T", *mount, "backup", f"/opt/pypi_server/{name}.py"]
-        return self.world.converse(argv, {**job, "source": "/source"} if source else job)
+        container = f"{self.project}-{name}-{os.getpid()}"
+        argv = [*quiet, "run", "--rm", "--no-deps", "-T", "--name", container, *mount, BACKUP, f"/opt/pypi_server/{name}.py"]
+        try:
+            return self.world.converse(argv, {**job, "source": "/source"} if source else job)
+        except Interrupted:
+            self.end(container)
+            raise
+
+    def end(self, container: str) -> None:
+        """Have a container tidy up and go. Compose, once interrupted, leaves it to itself."""
+        for command in (["stop", "--timeout", "60"], ["rm", "--force"]):
+            if self.world.ask(["docker", "ps", "--all", "--quiet", "--filter", f"name=^{container}$"]).stdout:
+                self.world.sweep(["docker", *command, container])
 
     def provision(self, wish: str) -> str:
         """Run provision.py in the container."""
@@ -267,7 +309,9 @@ class Stack:
         states = [state_of(found[name]) for name in SERVICES if name in found]
         if not states:
             return State("stopped")
-        return next((one for one in states if one.health != "healthy"), states[0])
+        if self.settings.backup_schedule:
+            states.append(state_of(found[BACKUP]) if BACKUP in found else State("missing", f"service {BACKUP}; inv up"))
+        return next((one for one in states if one.health not in ("healthy", "running")), states[0])
 
     def reload(self) -> None:
         """Have the proxy read its certificate anew; connections that are open go on."""

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from pypi_tasks import secret
@@ -38,12 +39,18 @@ class Deployment(Protocol):
     def start(self) -> None:
         """Bring the server up, or leave it as it is when nothing changed."""
 
+    def start_proxy(self) -> bool:
+        """Bring up what stands before the server, where ``start`` has left it as it was; whether that is so."""
+
     def provision(self, wish: str) -> str:
         """Run provision.py where the server is, with ``wish`` as its input; returns its output."""
 
-    def script(self, name: str, job: Mapping[str, Any]) -> Any:
+    def inside(self, name: str, text: str) -> str:
+        """Run one of pypi_server's scripts where the server runs and its secrets are; returns its output."""
+
+    def script(self, name: str, job: Mapping[str, Any], source: Path | None = None) -> Any:
         """Give a job to one of pypi_server's scripts where the data and the snapshots are, whether or not the server runs;
-        returns its outcome, None in a dry run."""
+        returns its outcome, None in a dry run. ``source`` is a folder more that it may read, told to it as that."""
 
     def reload(self) -> None:
         """Have a renewed certificate used."""
@@ -56,6 +63,12 @@ class Deployment(Protocol):
 
     def stop(self) -> None:
         """Take the server down; the data stays."""
+
+    def halt(self) -> None:
+        """Stop devpi alone, for ``resume``: where there is a proxy, clients wait."""
+
+    def resume(self) -> None:
+        """Start devpi again, as it was."""
 
     def logs(self, follow: bool = False, lines: int = 100) -> None:
         """Show the server's log."""
@@ -101,18 +114,28 @@ def warn_of_confusion(world: World, settings: Settings) -> None:
 
 def up(world: World, settings: Settings, server: Deployment, timeout: float) -> None:
     """Bring an environment up: look before, secrets, start, health, users and index, what to do next."""
+    from pypi_tasks import rotate
+
     server.preflight()
     secret.check(settings)
     warn_of_confusion(world, settings)
     with world.exclusive(ROOT / ".inv.lock"), secret.settled(world, settings, server.owner) as replaced:
-        server.start()
+        bring_up(world, server, timeout)
         if settings.secrets_home / "tls_certificate" in replaced:
             server.reload()
-        await_health(world, server, timeout)
+        rotate.resume(world, settings, server)
         for line in server.provision(json.dumps(wish(settings))).splitlines():
             world.say(f"  {line}")
     if not world.dry:
         world.say(summary(settings, server.env))
+
+
+def bring_up(world: World, server: Deployment, timeout: float) -> None:
+    """Start the server, then what stands before it, each until it is healthy."""
+    server.start()
+    await_health(world, server, timeout)
+    if server.start_proxy():
+        await_health(world, server, timeout)
 
 
 def await_health(world: World, server: Deployment, timeout: float) -> None:

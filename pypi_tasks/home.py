@@ -7,7 +7,7 @@ import socket
 import stat
 from pathlib import Path
 
-from pypi_tasks.errors import NotReady
+from pypi_tasks.errors import BadInput, NotReady
 from pypi_tasks.settings import Settings
 from pypi_tasks.world import World
 
@@ -63,6 +63,27 @@ def check(world: World, settings: Settings, uid: int) -> None:
     """Refuse a DEVPI_HOME that the server could not use."""
     if found := problem(settings.devpi_home, uid, settings.devpi_gid):
         stop_here(world, found)
+
+
+def check_backups(world: World, settings: Settings, uid: int, gid: int) -> None:
+    """Refuse a BACKUP_HOME that is no place of its own, or that whoever makes the snapshots could not write."""
+    place, data = settings.backup_home.resolve(), settings.devpi_home.resolve()
+    if place == data or place in data.parents or data in place.parents:
+        raise BadInput(
+            f"BACKUP_HOME={settings.backup_home} and DEVPI_HOME={settings.devpi_home}: one is in the other.",
+            fix="set BACKUP_HOME to a folder of its own, best on another disk",
+        )
+    if not is_there(place):
+        return
+    if not os.path.isdir(place):  # noqa: PTH112  Path.is_dir raises where one may not look
+        stop_here(world, NotReady(f"BACKUP_HOME={place} is a file; expected a folder.", fix="set BACKUP_HOME to a folder"))
+    owner = place.stat()
+    # Root could write there; whose folder it is could not any more.
+    if not writable_by(owner, uid, gid) or (uid == 0 and owner.st_uid != 0):
+        stop_here(world, NotReady(
+            f"BACKUP_HOME={place} belongs to uid {owner.st_uid}; snapshots are made by uid {uid}.",
+            fix=f"sudo chown -R {uid}:{gid} {place}",
+        ))  # fmt: skip
 
 
 def check_unused(world: World, settings: Settings) -> None:

@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pypi_tasks import home
 from pypi_tasks.deployment import State
 from pypi_tasks.errors import BadInput, Failed, NotReady
-from pypi_tasks.settings import ROOT, Settings
+from pypi_tasks.settings import HIDDEN, ROOT, Settings
 from pypi_tasks.world import World, answers
 
 CONTEXT = ROOT / "pypi_server"
@@ -93,7 +94,7 @@ class Server:
     def environment(self) -> dict[str, str]:
         """This process's environment with ``variables``, and without what is none of the server's business."""
         # The passwords are in files; a server has no use for them, or for our own settings, in its environment.
-        hidden = ("DEVPI_", "DEVPISERVER_", "PYPI_PASSWORD", "ROOT_PASSWORD")
+        hidden = ("DEVPI_", "DEVPISERVER_", *HIDDEN)
         return {name: value for name, value in os.environ.items() if not name.startswith(hidden)} | self.variables()
 
     def install(self) -> None:
@@ -131,6 +132,10 @@ class Server:
         self.world.write(self.running_settings, self.digest())
         self.process = self.world.spawn([*script, *server], self.environment(), self.log)
 
+    def start_proxy(self) -> bool:
+        """There is none."""
+        return False
+
     def digest(self) -> str:
         """What decides whether a running server has to be restarted: its variables, versions and scripts."""
         parts = [repr(sorted(self.variables().items())), self.venv.name]
@@ -146,15 +151,21 @@ class Server:
 
     def provision(self, wish: str) -> str:
         """Run provision.py by the server's own Python."""
-        return self.world.feed([str(self.python), str(CONTEXT / "provision.py")], wish, self.environment())
+        return self.inside("provision", wish)
 
-    def script(self, name: str, job: Mapping[str, Any]) -> Any:
+    def inside(self, name: str, text: str) -> str:
+        """Run a script by the server's own Python, with the server's variables."""
+        return self.world.feed([str(self.python), str(CONTEXT / f"{name}.py")], text, self.environment())
+
+    def script(self, name: str, job: Mapping[str, Any], source: Path | None = None) -> Any:
         """Run a script by the server's own Python."""
+        home.check_backups(self.world, self.settings, os.getuid(), os.getgid())
         self.install()
         self.world.make_folder(self.settings.devpi_home)
         self.world.make_folder(self.settings.backup_home, mode=0o700)
         environment = self.environment() | {"BACKUP_HOME": str(self.settings.backup_home)}
-        return self.world.converse([str(self.python), str(CONTEXT / f"{name}.py")], job, environment)
+        given = {**job, "source": str(source)} if source else job
+        return self.world.converse([str(self.python), str(CONTEXT / f"{name}.py")], given, environment)
 
     def state(self) -> State:
         """Healthy once ``/+api`` answers; starting while the process lives without answering."""
@@ -170,6 +181,14 @@ class Server:
             self.world.stop(pid, lambda: self.pid() is None, timeout=5)
         else:
             self.world.say("local: not running")
+
+    def halt(self) -> None:
+        """End the process; there is no proxy to hold clients."""
+        self.stop()
+
+    def resume(self) -> None:
+        """Start it again."""
+        self.start()
 
     def logs(self, follow: bool = False, lines: int = 100) -> None:
         """The log file's end, as it grows with ``follow``."""

@@ -1,12 +1,13 @@
 """What is there to be shown: the settings and their sources, the environments and their health, the tasks by purpose."""
 
+import datetime
 from textwrap import shorten
 
-from pypi_tasks import compose
+from pypi_tasks import backup, compose
 from pypi_tasks.deployment import choose
 from pypi_tasks.errors import UserError
 from pypi_tasks.settings import Settings, fields, shown
-from pypi_tasks.terminal import table
+from pypi_tasks.terminal import alarm, table
 from pypi_tasks.world import World, answers
 
 
@@ -20,7 +21,7 @@ def config(settings: Settings) -> None:
 
 
 def status(world: World, settings: Settings) -> None:
-    """Every environment with its health; then whether the address that clients use answers."""
+    """Every environment with its health; whether the address that clients use answers; how old the backups are."""
     rows = []
     for env in ["local", *compose.variants()]:
         try:
@@ -33,3 +34,23 @@ def status(world: World, settings: Settings) -> None:
     table("", ["environment", "health", "where", "image"], rows)
     good = answers(f"{settings.url}/{settings.index}/+api")
     world.say(f"{settings.url}/{settings.index}/ {'answers' if good else 'does not answer'}")
+    safety(world, settings)
+
+
+def safety(world: World, settings: Settings) -> None:
+    """What there is to restore from, and whether that was tried."""
+    if not is_here(world, settings):
+        world.say(f"backups: {settings.backup_home} is on the engine's machine and cannot be seen from here; `inv backups` can")
+        return
+    now = datetime.datetime.now(datetime.UTC)
+    for line, is_alarm in (backup.standing(settings, now), backup.drilled(settings, now)):
+        if line:
+            (alarm if is_alarm else world.say)(line)
+
+
+def is_here(world: World, settings: Settings) -> bool:
+    """Whether BACKUP_HOME is a folder of this machine, as far as is known."""
+    try:
+        return settings.pypi_env == "local" or compose.Stack(world, settings, settings.pypi_env).is_here()
+    except UserError:
+        return True

@@ -34,6 +34,9 @@ class Secret:
         return "[redacted]" if self._value else ""
 
 
+HIDDEN = ("PYPI_PASSWORD", "ROOT_PASSWORD", "BACKUP_PASSPHRASE")  # the settings that are a ``Secret``
+
+
 def setting(default: str, check: Callable[[str], Value], help: str) -> Value:
     """A field of ``Settings``: ``check`` makes the value of the text or raises ValueError("what is expected")."""
     made: Value = dataclasses.field(metadata={"default": default, "check": check, "help": help})
@@ -160,6 +163,7 @@ devpi_owner = matching(r"(?!root$)[A-Za-z0-9_][A-Za-z0-9._-]*", "a name of lette
 index_list = words(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "indexes as user/index, comma-separated")
 schedule = words(r"([01]\d|2[0-3]):[0-5]\d|[1-9]\d{0,3}[mh]", "times of day such as 02:30,14:30, or 6h, or 30m")
 project_list = words(r"\*|[A-Za-z0-9._-]+", "names of projects, comma-separated, or *")
+old_paths = matching(r"(pypiserver)?", "pypiserver, or nothing")
 url = matching(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "http(s)://host[:port][/path]")
 
 
@@ -189,6 +193,7 @@ class Settings:
     upload_limit: str = setting("2g", size("1m"), "size of the largest upload")
     hold_seconds: int = setting("120", number(1, 3600, "seconds"), "how long requests wait for a restarting server")
     cache_size: str = setting("512m", size("16m"), "disk space for rendered pages")
+    old_paths: str = setting("", old_paths, "another server's paths to serve too: pypiserver")
     nginx_image: str = setting("nginx:1.28-trixie", image_name, "base image of the proxy")
     python_image: str = setting("python:3.13-slim-trixie", image_name, "base image of the server, by tag or digest")
     source_url: str = setting("", matching(r"\S*", "a URL"), "where the source is, for the image's labels")
@@ -199,6 +204,7 @@ class Settings:
     backup_keep_daily: int = setting("7", number(0, 9999, "snapshots"), "of how many days the newest stays")
     backup_keep_weekly: int = setting("5", number(0, 9999, "snapshots"), "of how many weeks the newest stays")
     backup_keep_monthly: int = setting("12", number(0, 9999, "snapshots"), "of how many months the newest stays")
+    backup_passphrase: Secret = setting("", Secret, "what locks the secrets in a snapshot; asked for")
     ca_bundle: Path | None = setting("", certificates, "certificates to trust, behind a TLS proxy")
     secrets_home: Path = setting("./.secrets", path, "folder of the secrets")
     pypi_password: Secret = setting("", Secret, "password of DEVPI_USER; generated")
@@ -319,7 +325,7 @@ def load(file: Path = ROOT / ".env", environ: Mapping[str, str] = os.environ) ->
         try:
             values[field.name] = field.metadata["check"](text)
         except ValueError as error:
-            passwords = [raw[one][0] for one in ("PYPI_PASSWORD", "ROOT_PASSWORD") if raw[one][0]]
+            passwords = [raw[one][0] for one in HIDDEN if raw[one][0]]
             shown = "[redacted]" if any(one in text for one in passwords) else repr(text)
             raise BadInput(f"{origin}: {name}={shown}: expected {error}.") from None
     made = Settings(**values, origins={name: raw[name][1] for name in fields()})

@@ -64,6 +64,16 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     console.print(made)
 
 
+def alarm(text: str) -> None:
+    """Print a line, red on a terminal."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console(highlight=False).print(text, style="bold red", markup=False)
+    else:
+        print(text, flush=True)
+
+
 @contextlib.contextmanager
 def layers() -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Show the events of a push: a bar per layer on a terminal, a line for each finished layer elsewhere."""

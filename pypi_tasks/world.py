@@ -107,11 +107,15 @@ class World:
                 ThreadPoolExecutor(1) as pool,
             ):
                 outcome = pool.submit(running.stdout.read)  # type: ignore[union-attr]
-                for line in running.stderr or ():
-                    if line.startswith("{"):
-                        show(json.loads(line))
-                    else:
-                        said.append(line)
+                try:
+                    for line in running.stderr or ():
+                        if line.startswith("{"):
+                            show(json.loads(line))
+                        else:
+                            said.append(line)
+                except KeyboardInterrupt:
+                    running.terminate()  # a terminal tells it too, others do not; then wait until it has tidied up
+                    raise
         if running.returncode != 0:
             raise Failed("".join(said).strip() or f"`{shlex.join(argv)}` exited {running.returncode}.")
         return json.loads(outcome.result())
@@ -205,7 +209,7 @@ class World:
             return poll(ready, timeout)
 
     @contextlib.contextmanager
-    def exclusive(self, path: Path) -> Iterator[None]:
+    def exclusive(self, path: Path, busy: str = "another `inv up` is at work in this folder.") -> Iterator[None]:
         """Let one process at a time do what is in the block; a second one is told, not kept waiting."""
         if self.dry:
             yield
@@ -214,7 +218,7 @@ class World:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise NotReady("another `inv up` is at work in this folder.", fix="wait for it, then try again") from None
+                raise NotReady(busy, fix="wait for it, then try again") from None
             yield
 
     def confirm(self, question: str, *answers: str) -> bool:

@@ -12,8 +12,9 @@ import tasks
 from tests.workspace import Workspace, checkout
 
 TASKS = [
-    "lint", "build", "build-cached", "tag", "push", "up", "down", "status", "logs", "smoke", "purge", "certificate",
-    "backup", "backups", "gc",
+    "lint", "build", "build-cached", "tag", "push", "up", "down", "upgrade",
+    "rollback", "status", "logs", "smoke", "purge", "certificate", "rotate",
+    "backup", "backups", "fetch", "unlock", "restore", "drill", "verify", "adopt", "gc",
     "config", "render", "doctor", "test", "bench", "lock", "help",
 ]  # fmt: skip
 

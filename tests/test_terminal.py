@@ -37,3 +37,26 @@ class TestProgress:
         with terminal.progress("the server"):
             print("work")
         assert capsys.readouterr().out == "work\n"
+
+
+class TestBars:
+    def test_what_is_quick_is_silent(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with terminal.bars() as show:
+            show({"what": "files", "done": 1, "total": 2})
+        assert capsys.readouterr().out == ""
+
+    def test_what_takes_long_has_a_line_now_and_then(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = iter([0.0, 5.0, 11.0, 11.0, 12.0, 30.0, 30.0])
+        monkeypatch.setattr("pypi_tasks.terminal.time.monotonic", lambda: next(clock))
+        with terminal.bars() as show:
+            for done in (1, 2_000, 3_000, 4_000):
+                show({"what": "files", "done": done, "total": 5_000})
+        assert capsys.readouterr().out == "  2,000 of 5,000 files\n  4,000 of 5,000 files\n"
+
+
+class TestAlarm:
+    def test_is_plain_text_as_it_is(self, capsys: pytest.CaptureFixture[str]) -> None:
+        terminal.alarm("backups: [red]TOO OLD[/red] :smile:")
+        assert capsys.readouterr().out == "backups: [red]TOO OLD[/red] :smile:\n"

@@ -44,6 +44,7 @@ CHANGES: dict[str, Callable[[World, Path], object]] = {
     "remove": lambda world, folder: world.remove(folder / "old"),
     "run": lambda world, folder: world.run(touch(folder / "new")),
     "feed": lambda world, folder: world.feed(touch(folder / "new"), ""),
+    "converse": lambda world, folder: world.converse(script(f"open({str(folder / 'new')!r}, 'w').close(); print(1)"), {}),
     "sweep": lambda world, folder: world.sweep(touch(folder / "new")),
     "spawn": lambda world, folder: world.spawn(touch(folder / "new"), {}, folder / "log"),
     "act": lambda world, folder: world.act("make it", (folder / "new").touch),
@@ -65,7 +66,7 @@ class TestDryRun:
         assert (after.st_mtime_ns, after.st_uid, after.st_ino) == (before.st_mtime_ns, before.st_uid, before.st_ino)
         assert capsys.readouterr().out.startswith("would: ")
 
-    @pytest.mark.parametrize("name", ["write", "make_folder", "run", "feed", "sweep", "act"])
+    @pytest.mark.parametrize("name", ["write", "make_folder", "run", "feed", "converse", "sweep", "act"])
     def test_is_the_only_thing_that_keeps_it_from_being_done(
         self, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -345,3 +346,53 @@ class TestAnswers:
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
         assert answers(f"{server}/+api")
+
+
+class TestConverse:
+    def test_the_job_goes_in_and_the_outcome_comes_back(self) -> None:
+        text = "import json, sys; job = json.load(sys.stdin); print(json.dumps({'twice': job['number'] * 2}))"
+        assert World().converse(script(text), {"number": 21}) == {"twice": 42}
+
+    def test_a_dry_run_has_no_outcome(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert World(dry=True).converse(["none"], {"do": "make", "settings": {"long": "one"}}) is None
+        assert capsys.readouterr().out == """would: none <<< '{"do": "make"}'\n"""
+
+    def test_what_is_large_on_both_ways_blocks_nobody(self) -> None:
+        text = "import sys; job = sys.stdin.read(); sys.stderr.write('x' * 10**6); sys.stdout.write(job)"
+        job = {"words": ["word"] * 10**5}
+        assert World().converse(script(text), job) == job
+
+    def test_progress_is_no_part_of_a_message(self) -> None:
+        text = """import sys; print('{"what": "files", "done": 1, "total": 2}', file=sys.stderr); sys.exit('no luck')"""
+        with pytest.raises(Failed) as caught:
+            World().converse(script(text), {})
+        assert told(caught) == "Error: no luck"
+
+    def test_a_silent_failure_has_its_code(self) -> None:
+        with pytest.raises(Failed) as caught:
+            World().converse(script("raise SystemExit(7)"), {})
+        assert "exited 7." in told(caught)
+
+    def test_a_missing_command_is_told_with_how_to_get_it(self) -> None:
+        with pytest.raises(NotReady):
+            World().converse(["no-such-command-anywhere"], {})
+
+    def test_has_the_environment_that_it_is_given(self) -> None:
+        text = "import json, os; print(json.dumps(os.environ['COLOUR']))"
+        assert World().converse(script(text), {}, {"COLOUR": "blue"}) == "blue"
+
+    def test_ctrl_c_reaches_the_script_which_tidies_up_before_we_go_on(self, tmp_path: Path) -> None:
+        work = f"""
+import os, signal, sys, time
+def end(*_): time.sleep(0.3); open({str(tmp_path / "tidy")!r}, "w").close(); sys.exit(130)
+signal.signal(signal.SIGTERM, end)
+open({str(tmp_path / "begun")!r}, "w").close()
+time.sleep(60)
+"""
+        (tmp_path / "work.py").write_text(work)
+        task = f"from pypi_tasks.world import World; World().converse([{PYTHON!r}, {str(tmp_path / 'work.py')!r}], {{}})"
+        with subprocess.Popen(script(task), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            assert poll((tmp_path / "begun").exists, 30)
+            os.kill(running.pid, signal.SIGINT)
+            _, said = running.communicate(timeout=30)
+        assert (tmp_path / "tidy").exists() and "interrupted at" in said

@@ -30,6 +30,9 @@ OURS = (
     "CACHE_SIZE",
     "NGINX_IMAGE",
     "CA_BUNDLE",
+    "BACKUP_",
+    "SECRETS_HOME",
+    "OLD_PATHS",
     "PYTHON_IMAGE",
 )
 COMMIT = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false", "commit", "-qm", "test"]
