@@ -16,6 +16,8 @@ QUEUE = 4096
 def serve(port: int, path: Path) -> None:
     """Listen on the port, and send that socket to whoever connects to the socket at ``path``."""
     with socket.create_server(("0.0.0.0", port), backlog=QUEUE) as held, socket.socket(socket.AF_UNIX) as desk:
+        # nginx takes an inherited socket as it is: of two workers that see a connection, one would hang in accept(2).
+        held.setblocking(False)
         new = path.with_suffix(".new")
         new.unlink(missing_ok=True)
         desk.bind(str(new))
