@@ -161,10 +161,10 @@ Factory = Callable[[World, Settings, str], Deployment]
 
 def choose(world: World, settings: Settings, env: str | None) -> Deployment:
     """The environment by its name, or PYPI_ENV; BadInput lists the known ones."""
-    from pypi_tasks import compose, native
+    from pypi_tasks import compose, native, stack
 
     name = env or settings.pypi_env
-    factories: dict[str, Factory] = {**dict.fromkeys(compose.variants(), compose.Stack), "local": native.Server}
+    factories: dict[str, Factory] = {**dict.fromkeys(compose.variants(), stack.Stack), "local": native.Server}
     if name not in factories:
         raise BadInput(f"{name!r} is not an environment.", fix=f"known environments: {', '.join(sorted(factories))}")
     return factories[name](world, settings, name)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pypi_tasks import compose, deployment, image, native, smoke
+from pypi_tasks import compose, deployment, image, native, smoke, stack
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import Failed
 from pypi_tasks.served import Served, compare, is_listed
@@ -31,12 +31,12 @@ class Throwaway(Deployment, Protocol):
         """Remove all that was made for it, but for the folder of its data, which a script made."""
 
 
-class Stack(compose.Stack):
+class Stack(stack.Stack):
     """A Compose stack of images that are there already. Its data is in BACKUP_HOME, where scripts can make a folder."""
 
     def __init__(self, world: World, settings: Settings, env: str, images: Mapping[str, str]) -> None:
         super().__init__(world, settings, env, images)
-        self.file = compose.RENDERED / f"{self.project}.yaml"
+        self.file = stack.RENDERED / f"{self.project}.yaml"
 
     def prepare(self) -> list[image.Image]:
         """Have the file; all else is there."""
@@ -111,8 +111,8 @@ def run(
     server.look()
     name = f"drill-{secrets.token_hex(3)}"
     outcome: Outcome = {}
-    world.make_folder(compose.RENDERED)
-    with world.exclusive(compose.RENDERED / "drill.lock", "another drill is at work in this folder."):
+    world.make_folder(stack.RENDERED)
+    with world.exclusive(stack.RENDERED / "drill.lock", "another drill is at work in this folder."):
         sweep(world, settings)
         opened = server.script("drill", {"do": "open", "name": name})
         made = throwaway(world, settings, server, name, images)
@@ -132,7 +132,7 @@ def sweep(world: World, settings: Settings) -> None:
     found = world.ask(["docker", "compose", "ls", "--all", "--quiet"], check=False).stdout.split()
     for project in (one for one in found if one.startswith(begin)):
         world.run(["docker", "compose", "--project-name", project, "down", "--volumes", "--remove-orphans"])
-    for file in compose.RENDERED.glob(f"{begin}*.yaml"):
+    for file in stack.RENDERED.glob(f"{begin}*.yaml"):
         world.remove(file)
 
 

@@ -3,7 +3,7 @@
 import datetime
 from textwrap import shorten
 
-from pypi_tasks import backup, compose
+from pypi_tasks import backup, compose, stack
 from pypi_tasks.deployment import choose
 from pypi_tasks.errors import UserError
 from pypi_tasks.settings import Settings, fields, shown
@@ -51,6 +51,6 @@ def safety(world: World, settings: Settings) -> None:
 def is_here(world: World, settings: Settings) -> bool:
     """Whether BACKUP_HOME is a folder of this machine, as far as is known."""
     try:
-        return settings.pypi_env == "local" or compose.Stack(world, settings, settings.pypi_env).is_here()
+        return settings.pypi_env == "local" or stack.Stack(world, settings, settings.pypi_env).is_here()
     except UserError:
         return True

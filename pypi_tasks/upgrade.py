@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from pypi_tasks import backup, deployment, drill, probe, restore, smoke
-from pypi_tasks.compose import RENDERED, Stack
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput, Failed, Interrupted, UserError
 from pypi_tasks.image import VERSION_LABEL, local_labels
 from pypi_tasks.settings import ROOT, Settings, fields
+from pypi_tasks.stack import RENDERED, Stack
 from pypi_tasks.terminal import table
 from pypi_tasks.world import World
 

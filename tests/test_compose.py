@@ -3,15 +3,12 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pypi_tasks import compose
-from pypi_tasks.deployment import State
+from pypi_tasks import compose, stack
 from pypi_tasks.errors import BadInput
 from pypi_tasks.settings import Settings
-from pypi_tasks.world import World
 from tests.helpers import settings_of, told
 
 REGISTRY = "127.0.0.1:5000"
@@ -118,11 +115,11 @@ class TestEveryVariant:
         text = section(compose.render(settings, env), "services")
         assert (
             tuple(re.findall(r"^  (\w+):", text, re.MULTILINE))
-            == (*compose.SERVICES, "backup")
+            == (*stack.SERVICES, "backup")
             == ("devpi", "port", "proxy", "backup")
         )
 
-    @pytest.mark.parametrize("name", (*compose.SERVICES, "backup"))
+    @pytest.mark.parametrize("name", (*stack.SERVICES, "backup"))
     @pytest.mark.parametrize(
         "line",
         [
@@ -217,7 +214,7 @@ class TestEveryVariant:
     def test_carries_the_labels_by_which_it_is_found(self, tmp_path: Path, env: str) -> None:
         text = compose.render(settings_of(tmp_path, REGISTRY=REGISTRY, PROJECT="team"), env)
         label = 'pypi-tasks.project: "team"'
-        for name in compose.SERVICES:
+        for name in stack.SERVICES:
             assert label in service(text, name)
             assert f'pypi-tasks.env: "{env}"' in service(text, name)
         for name in ("socket", "spool"):
@@ -321,40 +318,6 @@ class TestAWrongTemplate:
         (tmp_path / "test.yaml.j2").write_text(f"{{{{ {name} }}}}\n")
         with pytest.raises(BadInput, match=f"'{name}' is undefined"):
             compose.render(settings, "test", tmp_path)
-
-
-class TestState:
-    """What Docker says of one container, as a user reads it."""
-
-    @pytest.mark.parametrize(
-        ("state", "health"),
-        [
-            ({"Status": "running", "Health": {"Status": "healthy"}}, "healthy"),
-            ({"Status": "running", "Health": {"Status": "starting"}}, "starting"),
-            ({"Status": "running", "Health": {"Status": "unhealthy"}}, "unhealthy"),
-            ({"Status": "running"}, "running"),
-            ({"Status": "exited", "Health": {"Status": "unhealthy"}}, "exited"),
-            ({"Status": "restarting", "Health": {"Status": "starting"}}, "restarting"),
-        ],
-    )
-    def test_is_the_health_of_one_that_runs_and_the_status_of_one_that_does_not(self, state: dict[str, Any], health: str) -> None:
-        container = {"Name": "/pypi-dev-proxy-1", "State": state, "Config": {"Image": "pypi_proxy:pypi"}, "Image": "sha256:1"}
-        assert compose.state_of(container) == State(health, "container pypi-dev-proxy-1", "pypi_proxy:pypi", "sha256:1")
-
-
-class TestCommand:
-    def test_names_the_project_and_the_rendered_file(self, settings: Settings) -> None:
-        stack = compose.Stack(World(), settings, "stable")
-        file = str(compose.RENDERED / "docker-compose-stable.yaml")
-        wanted = ["docker", "compose", "--project-name", "pypi-stable", "--file", file, "up", "--detach"]
-        assert stack.argv("up", "--detach") == wanted
-
-    def test_environments_of_two_projects_are_two_stacks(self, tmp_path: Path) -> None:
-        stack = compose.Stack(World(), settings_of(tmp_path, PROJECT="team"), "dev")
-        assert stack.argv("ps")[2:4] == ["--project-name", "team-dev"]
-
-    def test_secrets_belong_to_the_user_of_the_container(self, settings: Settings) -> None:
-        assert compose.Stack(World(), settings, "dev").owner == (1234, 2345)
 
 
 class TestLinks:

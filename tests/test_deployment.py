@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pypi_tasks import compose, deployment, native
+from pypi_tasks import deployment, native, stack
 from pypi_tasks.errors import BadInput, Failed
 from pypi_tasks.world import World
 from tests.helpers import settings_of, told
@@ -42,7 +42,7 @@ class TestChoose:
         assert isinstance(deployment.choose(World(), settings, "local"), native.Server)
         for env in ("dev", "stable"):
             found = deployment.choose(World(), settings, env)
-            assert isinstance(found, compose.Stack)
+            assert isinstance(found, stack.Stack)
             assert found.env == env
 
     @pytest.mark.parametrize("env", ["", None])
