@@ -2,7 +2,8 @@
 
 Jobs (``jobs.py``)::
 
-    {"do": "open", "name": "drill-1a2b3c"}         make BACKUP_HOME/NAME; the live data's last commit, -1 for none
+    {"do": "open", "name": "drill-1a2b3c", "snapshot": "NAME"}   make BACKUP_HOME/drill-1a2b3c; the live data's last commit, -1
+                                                   for none
     {"do": "manifest", "snapshot": "NAME"}         the files of a snapshot by index or mirror, and what was lost
     {"do": "close", "name": "drill-1a2b3c", "result": {...}}     remove the folder, and keep the result, if any
 
@@ -28,10 +29,13 @@ def folder(job: Job) -> Path:
 
 
 def begin(job: Job) -> Job:
-    """Make the folder. One that is there already is of a drill that was killed."""
-    for left in backups().folder.glob("drill-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder(job).mkdir(parents=True, mode=0o700)
+    """Make the folder, where there is a snapshot to try and nobody else is at work: that would say nothing of the backups. A
+    folder that is there already is of a drill that was killed."""
+    with backups().claimed():
+        backups().find(job["snapshot"])
+        for left in backups().folder.glob("drill-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        folder(job).mkdir(parents=True, mode=0o700)
     return {"live": live_serial()}
 
 

@@ -114,7 +114,7 @@ def run(
     world.make_folder(stack.RENDERED)
     with world.exclusive(stack.RENDERED / "drill.lock", "another drill is at work in this folder."):
         sweep(world, settings)
-        opened = server.script("drill", {"do": "open", "name": name})
+        opened = server.script("drill", {"do": "open", "name": name, "snapshot": snapshot})
         made = throwaway(world, settings, server, name, images)
         try:
             outcome = rehearse(world, settings, server, made, snapshot, -1 if world.dry else opened["live"])

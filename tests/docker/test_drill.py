@@ -154,3 +154,11 @@ def test_the_images_are_the_callers_where_it_names_some(stack: Workspace, snapsh
     finally:
         subprocess.run(["docker", "rmi", *names.values()], check=True, capture_output=True)
     assert shown.splitlines()[-1] == "True"
+
+
+def test_a_drill_that_cannot_begin_says_nothing_of_the_backups(stack: Workspace, snapshot: str) -> None:
+    stack.inv("drill")
+    before = outcome(stack)
+    error = stack.refused("drill", "2020-01-01T00-00-00Z")
+    assert "there is no snapshot '2020-01-01T00-00-00Z'" in error and snapshot in error
+    assert outcome(stack) == before
