@@ -24,7 +24,7 @@ from collection import Collection
 from database import Database
 from entrypoint import is_initialised, server_directory
 from jobs import NO_ROOM, Job, Refusal, main, tell
-from pool import Stored, clone, sha256
+from pool import Pool, Stored, clone, sha256
 from snapshot import DATABASE, SERVER, Backups, Manifest, Snapshot, now
 
 ATTEMPTS = 5
@@ -84,23 +84,23 @@ def make(job: Job) -> Job:
         made = place.new()
         collection = Collection(place.pool, server / "+files")
         for _ in range(ATTEMPTS):
-            copy_server(server, made.folder / "server")
-            with contextlib.closing(Database(made.database)) as copy:
+            copy_server(server, made.server)
+            with contextlib.closing(Database(made.server / DATABASE)) as copy:
                 refuse_damaged(copy)
                 before = place.predecessor(copy)
                 # What was found damaged, or lacks something, is nothing to lean on: its contents are read again.
                 full = job.get("full", False) or (before is not None and not before[0].verified())
                 collection.collect(copy, before[1] if before else None, full)
-                manifest = describe(made, copy, collection, job)
+                manifest = describe(made, place.pool, copy, collection, job)
             if not has_moved_on(server, manifest):
                 break
-        made.write(manifest)
         if job.get("full") or not before:
-            fsck(made, manifest, place)
+            fsck(made.server, manifest, place)
+        made.write(manifest)
+        (made.server / DATABASE).unlink()
         made.note(all(manifest.is_mirrored(path) for path in manifest.lost))
         finished = place.finish(made)
-    new = place.pool.grown + sum(stored.size for stored in manifest.server.values())
-    return summary(finished, manifest) | {"new": new, "after": before[0].name if before else ""}
+    return summary(finished, manifest) | {"new": place.pool.grown, "after": before[0].name if before else ""}
 
 
 def has_moved_on(server: Path, manifest: Manifest) -> bool:
@@ -115,9 +115,9 @@ def refuse_damaged(copy: Database) -> None:
         raise Refusal(f"devpi's database is damaged: {'; '.join(complaints[:3])}. {BROKEN}")
 
 
-def describe(made: Snapshot, copy: Database, collection: Collection, job: Job) -> Manifest:
+def describe(made: Snapshot, pool: Pool, copy: Database, collection: Collection, job: Job) -> Manifest:
     """The manifest."""
-    folder = made.folder / "server"
+    folder = made.server
     return Manifest(
         made=now().isoformat(timespec="seconds"),
         serial=copy.serial,
@@ -126,6 +126,7 @@ def describe(made: Snapshot, copy: Database, collection: Collection, job: Job) -
         database=(folder / ".serverversion").read_text().strip(),
         server={name: Stored(sha256(folder / name), (folder / name).stat().st_size) for name in SERVER},
         files=collection.files,
+        pieces=pool.add_pieces(folder / DATABASE),
         lost=collection.lost,
         mirrors=sorted(copy.mirrors()),
         image=job.get("image", ""),
@@ -133,15 +134,15 @@ def describe(made: Snapshot, copy: Database, collection: Collection, job: Job) -
     )
 
 
-def fsck(made: Snapshot, manifest: Manifest, place: Backups) -> None:
-    """Have devpi itself check a snapshot, as it would be once restored: files by links into the pool.
+def fsck(server: Path, manifest: Manifest, place: Backups) -> None:
+    """Have devpi itself check a snapshot whose database and small files are in a folder, as it would be once restored.
 
-    It writes into the server directory that it checks, and so gets one of its own.
+    It writes into the server directory that it checks, and so gets one of its own: the files by links into the pool.
     """
     folder = place.work / "fsck"
     folder.mkdir(parents=True, exist_ok=True)
     for name in SERVER:
-        clone(made.folder / "server" / name, folder / name)
+        clone(server / name, folder / name)
     for path, stored in manifest.files.items():
         link = folder / "+files" / path
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -180,8 +181,10 @@ def show(_: Job) -> list[Job]:
         except Refusal as refusal:
             rows.append({"name": one.name, "damaged": str(refusal)})
             continue
-        rows.append(summary(one, manifest) | {"own": sum(stored.size for stored in manifest.server.values())})
-        for digest, size in {stored.sha256: stored.size for stored in manifest.files.values()}.items():
+        rows.append(
+            summary(one, manifest) | {"own": sum(path.stat().st_size for path in one.folder.rglob("*") if path.is_file())}
+        )
+        for digest, size in {stored.sha256: stored.size for stored in (*manifest.files.values(), *manifest.pieces)}.items():
             owners[digest] = (-1 if digest in owners else len(rows) - 1, size)
     for owner, size in owners.values():
         if owner >= 0:

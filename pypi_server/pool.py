@@ -10,10 +10,11 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+PIECE = 64 * 1024  # bytes
 FICLONE = 0x40049409  # of linux/fs.h: share the blocks of another file
 
 
@@ -111,6 +112,26 @@ class Pool:
         finally:
             made.unlink(missing_ok=True)
         return stored
+
+    def add_pieces(self, source: Path) -> list[Stored]:
+        """Take a large file in pieces, of which a later state of it shares most."""
+        pieces = []
+        with source.open("rb") as file:
+            while text := file.read(PIECE):
+                stored = Stored(hashlib.sha256(text).hexdigest(), len(text))
+                if not self.is_sound(stored.sha256):
+                    made = self.work / f"{os.getpid()}.piece"
+                    made.write_bytes(text)
+                    self.add(made, {"sha256": stored.sha256})
+                    made.unlink()
+                pieces.append(stored)
+        return pieces
+
+    def join(self, pieces: Iterable[Stored], target: Path) -> None:
+        """Put a file together from its pieces."""
+        with target.open("wb") as file:
+            for stored in pieces:
+                file.write(self.path(stored.sha256).read_bytes())
 
     def contents(self) -> Iterator[Path]:
         """All that is there."""

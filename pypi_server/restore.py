@@ -82,7 +82,7 @@ def prepare(job: Job) -> Job:
         refuse(shortage(manifest, shutil.disk_usage(data()).free))
         try:
             copy(one, manifest, place.pool, made)
-            fsck(one, manifest, place)
+            fsck(made, manifest, place)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
@@ -94,9 +94,12 @@ def prepare(job: Job) -> Job:
 
 def copy(one: Snapshot, manifest: Manifest, pool: Pool, made: Path) -> None:
     """Copy what the manifest names, and read each copy again; Refusal names what is not as the manifest says."""
-    wanted = [(one.folder / "server" / name, made / name, stored) for name, stored in manifest.server.items()]
+    wanted = [(one.server / name, made / name, stored) for name, stored in manifest.server.items() if name != DATABASE]
     wanted += [(pool.path(stored.sha256), made / "+files" / path, stored) for path, stored in manifest.files.items()]
-    wrong = []
+    made.mkdir(parents=True)
+    with contextlib.suppress(FileNotFoundError):
+        pool.join(manifest.pieces, made / DATABASE)
+    wrong = [] if sha256(made / DATABASE) == manifest.server[DATABASE].sha256 else [DATABASE]
     for source, target, stored in tracked(wanted, "files"):
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):

@@ -1,15 +1,15 @@
 """Snapshots of a server's data: a copy of the database, the files that it names, and a manifest of both.
 
     BACKUP_HOME/files/AB/CDEF...          contents by their sha256, shared by all snapshots (pool.py)
-    BACKUP_HOME/snapshots/NAME/server/    .sqlite, .nodeinfo and .serverversion as they are in devpi's server directory
+    BACKUP_HOME/snapshots/NAME/server/    .nodeinfo and .serverversion as they are in devpi's server directory
     BACKUP_HOME/snapshots/NAME/manifest.json, and manifest.sha256 with its digest
     BACKUP_HOME/snapshots/NAME/verified.json   when it was last found to be whole; none until it was
     BACKUP_HOME/work/                     half-made things, which are no snapshots
 
 A manifest is one JSON object: ``schema`` (1), ``made`` (ISO 8601, UTC), ``serial`` and ``digest`` of the last commit,
 ``uuid``, ``devpi`` and ``database`` (versions), ``image``, ``settings`` (none is a secret), ``mirrors`` (indexes whose files
-can be fetched again), ``server`` and ``files`` (name or path below ``+files`` to ``[sha256, size]``), and ``lost`` (path to
-what is wrong with it).
+can be fetched again), ``server`` and ``files`` (name or path below ``+files`` to ``[sha256, size]``), ``pieces`` (those of the
+database, ``server``'s ``.sqlite``, in their order), and ``lost`` (path to what is wrong with it).
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -53,6 +54,7 @@ class Manifest:
     files: dict[str, Stored]
     lost: dict[str, str]
     mirrors: list[str]
+    pieces: list[Stored] = field(default_factory=list)
     devpi: str = field(default_factory=lambda: version("devpi-server"))
     image: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -63,8 +65,8 @@ class Manifest:
         return "/".join(path.split("/")[:2]) in self.mirrors
 
     def contents(self) -> set[str]:
-        """The digests of all files."""
-        return {stored.sha256 for stored in self.files.values()}
+        """The digests of all that it has in the pool."""
+        return {stored.sha256 for stored in (*self.files.values(), *self.pieces)}
 
 
 def parse(text: bytes) -> Manifest:
@@ -74,6 +76,7 @@ def parse(text: bytes) -> Manifest:
         raise Refusal(f"a manifest of schema {found['schema']}, expected {SCHEMA}: it was made by another version of this kit")
     for part in ("server", "files"):
         found[part] = {name: Stored(*stored) for name, stored in found[part].items()}
+    found["pieces"] = [Stored(*stored) for stored in found["pieces"]]
     return Manifest(**found)
 
 
@@ -95,9 +98,9 @@ class Snapshot:
             return self.named().isoformat()
 
     @property
-    def database(self) -> Path:
-        """Its copy of the database."""
-        return self.folder / "server" / DATABASE
+    def server(self) -> Path:
+        """Its copies of the small files, and while it is made that of the database."""
+        return self.folder / "server"
 
     def write(self, manifest: Manifest) -> None:
         """Write the manifest and its digest."""
@@ -137,11 +140,13 @@ class Snapshot:
             return [str(refusal)]
         found = []
         for name, stored in manifest.server.items():
-            path = self.folder / "server" / name
-            if not path.exists() or sha256(path) != stored.sha256:
-                found.append(f"snapshot {self.name} is damaged: {name} is not what its manifest says")
-        gone = [path for path, stored in manifest.files.items() if stored.sha256 not in sound]
-        return found + [f"snapshot {self.name} is damaged: {path} is not what its manifest says" for path in gone]
+            path = self.server / name
+            if name != DATABASE and (not path.exists() or sha256(path) != stored.sha256):
+                found.append(name)
+        if any(stored.sha256 not in sound for stored in manifest.pieces):
+            found.append(DATABASE)
+        found += [path for path, stored in manifest.files.items() if stored.sha256 not in sound]
+        return [f"snapshot {self.name} is damaged: {path} is not what its manifest says" for path in found]
 
 
 class Backups:
@@ -203,8 +208,9 @@ class Backups:
         if found := self.all():
             time = max(time, found[-1].named() + datetime.timedelta(seconds=1))
         folder = self.work / time.strftime(TIME)
-        (folder / "server").mkdir(parents=True)
-        return Snapshot(folder)
+        made = Snapshot(folder)
+        made.server.mkdir(parents=True)
+        return made
 
     def finish(self, made: Snapshot) -> Snapshot:
         """Let a snapshot count. What it consists of is on disk before its name is."""
@@ -232,11 +238,23 @@ class Backups:
         contents = [path.parent.name + path.name for path in self.pool.contents()]
         return {digest for digest in tracked(contents, "contents read") if self.pool.is_sound(digest)}
 
+    @contextlib.contextmanager
+    def database(self, manifest: Manifest) -> Iterator[Path]:
+        """A snapshot's copy of the database, put together; Refusal where that is not what the manifest says."""
+        with tempfile.TemporaryDirectory(dir=self.work) as folder:
+            path = Path(folder) / DATABASE
+            with contextlib.suppress(FileNotFoundError):
+                self.pool.join(manifest.pieces, path)
+            if sha256(path) != manifest.server[DATABASE].sha256:
+                raise Refusal("the snapshot's copy of the database is damaged")
+            yield path
+
     def predecessor(self, database: Database) -> tuple[Snapshot, Manifest] | None:
         """The newest snapshot of this database's own past."""
         for one in reversed(self.all()):
             with contextlib.suppress(Refusal):
                 manifest = one.manifest()
-                if database.continues(one.database):
-                    return one, manifest
+                with self.database(manifest) as earlier:
+                    if database.continues(earlier):
+                        return one, manifest
         return None

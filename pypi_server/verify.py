@@ -23,7 +23,7 @@ from commits import Commits, is_past
 from database import Database
 from jobs import Job, Refusal, main, tell, tracked
 from live import Live
-from pool import sha256, sync
+from pool import sync
 from repair import MISSING, fault, is_what_its_address_says, keep_aside, sources
 from snapshot import DATABASE, TIME, Backups, Snapshot, now
 
@@ -72,18 +72,18 @@ def working_copy(place: Backups, server: Path) -> Iterator[Path]:
         yield path
 
 
-def reference(place: Backups, copy: Commits, outcome: Outcome) -> Database | None:
-    """The database of the newest verified snapshot from which this one went on."""
+def reference(place: Backups, copy: Commits, outcome: Outcome, opened: contextlib.ExitStack) -> Database | None:
+    """The database of the newest verified snapshot from which this one went on; ``opened`` closes it."""
     for one in reversed(place.all()):
         with contextlib.suppress(Refusal):
             manifest = one.manifest()
-            if not one.verified() or sha256(one.database) != manifest.server[DATABASE].sha256:
+            if not one.verified():
                 continue
-            found = Database(one.database)
+            path = opened.enter_context(place.database(manifest))
+            found = opened.enter_context(contextlib.closing(Database(path)))
             if manifest.serial <= copy.serial and is_past(found, manifest.serial, copy):
                 outcome.compared = one.name
                 return found
-            found.close()
             outcome.notes.append(f"snapshot {one.name} is of another past than the live database: not compared with it")
     return None
 
@@ -91,14 +91,11 @@ def reference(place: Backups, copy: Commits, outcome: Outcome) -> Database | Non
 def check_live(place: Backups, server: Path, outcome: Outcome, repair: bool) -> None:
     """Database, commits, files."""
     try:
-        with working_copy(place, server) as path, contextlib.closing(Commits(path)) as copy:
+        with working_copy(place, server) as path, contextlib.closing(Commits(path)) as copy, contextlib.ExitStack() as opened:
             tell("database", 0, 1)
             outcome.damage += [Damage("database", DATABASE, complaint) for complaint in copy.complaints()[:10]]
             outcome.commits = copy.serial + 1
-            original = reference(place, copy, outcome)
-            copy.check(original)
-            if original:
-                original.close()
+            copy.check(reference(place, copy, outcome, opened))
             for serial, keys, why in copy.findings:
                 more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
                 outcome.damage.append(Damage("commit", f"{serial}: {', '.join(keys[:3])}{more}", f"commit {why}"))
@@ -136,7 +133,8 @@ def check_snapshots(place: Backups, outcome: Outcome, repair: bool) -> None:
     outcome.contents, outcome.snapshots = len(sound) + len(missing), len(found)
     for one in found:
         with contextlib.suppress(Refusal):
-            for path, stored in one.manifest().files.items():
+            manifest = one.manifest()
+            for path, stored in (*manifest.files.items(), *((f"{one.name}'s {DATABASE}", piece) for piece in manifest.pieces)):
                 if stored.sha256 not in sound:
                     missing.setdefault(stored.sha256, {})[path] = None
     for digest, names in missing.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pool import Pool, Stored
-from snapshot import SERVER, Backups, Manifest, Snapshot
+from snapshot import DATABASE, SERVER, Backups, Manifest, Snapshot
 
 from pypi_tasks import backup, native, offsite
 from pypi_tasks.errors import BadInput, Failed, NotReady
@@ -42,7 +42,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def make(settings: Settings, name: str, *texts: str) -> Snapshot:
-    """A snapshot of these files, as pypi_server lays it down."""
+    """A snapshot of these files and a database of its own, as pypi_server lays it down."""
     place = Backups(settings.backup_home)
     files, server = {}, {}
     with place.claimed():
@@ -55,7 +55,9 @@ def make(settings: Settings, name: str, *texts: str) -> Snapshot:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{part} of {name}")
             server[part] = Stored(hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
-        made.write(Manifest("2026-01-01T00:00:00+00:00", 1, "", "", "4", server, files, {}, [], devpi="6"))
+        pieces = place.pool.add_pieces(made.server / DATABASE)
+        (made.server / DATABASE).unlink()
+        made.write(Manifest("2026-01-01T00:00:00+00:00", 1, "", "", "4", server, files, {}, [], pieces, devpi="6"))
         finished = place.finish(made)
         finished.note(True)
     return finished
@@ -79,18 +81,18 @@ class TestSent:
     ) -> None:
         send(settings, make(settings, "2026-01-01T00-00-00Z", "one", "two").name)
         assert tree(elsewhere) == tree(settings.backup_home)
-        assert "2 contents sent" in capfd.readouterr().out
+        assert "3 contents sent" in capfd.readouterr().out
         before = {path: path.stat().st_ctime_ns for path in elsewhere.rglob("*") if path.is_file()}
         send(settings, make(settings, "2026-01-02T00-00-00Z", "two", "three").name)
         assert tree(elsewhere) == tree(settings.backup_home)
-        assert "1 contents sent" in capfd.readouterr().out
+        assert "2 contents sent" in capfd.readouterr().out
         assert before == {path: path.stat().st_ctime_ns for path in before}
 
     def test_what_it_does_not_need_stays(self, settings: Settings, elsewhere: Path) -> None:
         made = make(settings, "2026-01-01T00-00-00Z", "one")
         make(settings, "2026-01-02T00-00-00Z", "two")
         send(settings, made.name)
-        assert len([path for path in tree(elsewhere) if path.startswith("files/")]) == 1
+        assert len([path for path in tree(elsewhere) if path.startswith("files/")]) == 2
 
     def test_a_content_that_arrived_in_part_is_sent_again(self, settings: Settings, elsewhere: Path) -> None:
         made = make(settings, "2026-01-01T00-00-00Z", "one", "two")
@@ -135,7 +137,7 @@ class TestFetched:
         shutil.rmtree(settings.backup_home)
         assert offsite.fetch(World(), settings, REMOTE) == "2026-01-02T00-00-00Z"
         newest = tree(settings.backup_home)
-        assert len([path for path in newest if path.startswith("files/")]) == 2 and newest.items() < before.items()
+        assert len([path for path in newest if path.startswith("files/")]) == 3 and newest.items() < before.items()
         found = Backups(settings.backup_home).find()
         assert found.name == "2026-01-02T00-00-00Z" and found.verified()
         offsite.fetch(World(), settings, REMOTE, "2026-01-01T00-00-00Z")
@@ -151,7 +153,7 @@ class TestFetched:
         assert offsite.fetch(World(), settings, REMOTE) == "2026-01-01T00-00-00Z"
         assert tree(settings.backup_home) == before
 
-    @pytest.mark.parametrize("where", ["files/*/*", "snapshots/*/server/.sqlite", "snapshots/*/manifest.json"])
+    @pytest.mark.parametrize("where", ["files/*/*", "snapshots/*/server/.nodeinfo", "snapshots/*/manifest.json"])
     def test_what_was_damaged_elsewhere_is_not_taken(self, settings: Settings, elsewhere: Path, where: str) -> None:
         send(settings, make(settings, "2026-01-01T00-00-00Z", "one").name)
         path = next(elsewhere.glob(where))

@@ -1,6 +1,7 @@
 """What a snapshot consists of, in which order they are, and that nothing half-made or damaged counts."""
 
 import datetime
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from snapshot import SCHEMA, Backups, Manifest, Snapshot, parse
 
 from tests.helpers import public_folder, unprivileged
 from tests.test_pool import CONTENT, SHA256
+
+DATABASE = b"database" * 20_000  # more than one piece
 
 NOON = datetime.datetime(2026, 1, 2, 12, 0, 0, tzinfo=datetime.UTC)
 
@@ -41,11 +44,10 @@ def finished(place: Backups, is_whole: bool = True, contents: tuple[bytes, ...] 
         for content in contents:
             (place.work / "source").write_bytes(content)
             files[f"pypi/stable/+f/{content.decode()}"] = place.pool.add(place.work / "source")
-        (made.folder / "server" / ".sqlite").write_bytes(b"database")
-        (place.work / "source").write_bytes(b"database")
-        stored = Stored(place.pool.add(place.work / "source").sha256, 8)
-        place.pool.path(stored.sha256).unlink()
-        made.write(manifest(files=files, server={".sqlite": stored}))
+        (place.work / "source").write_bytes(DATABASE)
+        stored = Stored(hashlib.sha256(DATABASE).hexdigest(), len(DATABASE))
+        pieces = place.pool.add_pieces(place.work / "source")
+        made.write(manifest(files=files, server={".sqlite": stored}, pieces=pieces))
         made.note(is_whole)
         return place.finish(made)
 
@@ -99,8 +101,11 @@ class TestVerified:
     def test_damage_names_what_is_damaged(self, place: Backups) -> None:
         one = finished(place)
         assert one.damage(place.sound()) == []
-        assert one.damage(set()) == [f"snapshot {one.name} is damaged: pypi/stable/+f/a wheel is not what its manifest says"]
-        one.database.write_bytes(b"databasf")
+        begin, end = f"snapshot {one.name} is damaged: ", " is not what its manifest says"
+        assert one.damage(set()) == [f"{begin}.sqlite{end}", f"{begin}pypi/stable/+f/a wheel{end}"]
+        piece = place.pool.path(one.manifest().pieces[0].sha256)
+        piece.chmod(0o644)
+        piece.write_bytes(piece.read_bytes()[:-1] + b"f")
         assert one.damage(place.sound()) == [f"snapshot {one.name} is damaged: .sqlite is not what its manifest says"]
         (one.folder / "manifest.sha256").unlink()
         assert "manifest.sha256" in one.damage(place.sound())[0]
@@ -165,7 +170,8 @@ class TestBackups:
         old, new = finished(place, contents=(b"shared", b"old")), finished(place, contents=(b"shared", b"new"))
         with place.claimed():
             place.remove([old])
-        assert sorted(path.read_bytes() for path in place.pool.contents()) == [b"new", b"shared"]
+        left = {path.read_bytes() for path in place.pool.contents()}
+        assert {b"new", b"shared"} < left and b"old" not in left
         assert [one.name for one in place.all()] == [new.name] and new.damage(place.sound()) == []
 
     def test_nothing_is_removed_while_it_is_not_known_what_a_damaged_one_needs(self, place: Backups) -> None:
@@ -173,10 +179,11 @@ class TestBackups:
         (damaged.folder / "manifest.json").write_bytes(b"{")
         with place.claimed(), pytest.raises(Refusal, match=rf"{damaged.name} is damaged"):
             place.remove([old])
-        assert len(place.all()) == 2 and len(list(place.pool.contents())) == 2
+        pieces = len(set(old.manifest().pieces))  # of the database, the same for both
+        assert len(place.all()) == 2 and len(list(place.pool.contents())) == 2 + pieces
         with place.claimed():
             place.remove([damaged])
-        assert old.damage(place.sound()) == [] and len(list(place.pool.contents())) == 1
+        assert old.damage(place.sound()) == [] and len(list(place.pool.contents())) == 1 + pieces
 
     def test_a_place_that_cannot_be_written_is_refused_before_anything_with_the_command_that_mends_it(self) -> None:
         with public_folder() as folder:

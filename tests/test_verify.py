@@ -59,8 +59,20 @@ class Data:
     def wheels(self) -> list[Path]:
         return sorted((self.home / "server" / "+files").rglob("*.whl"))
 
+    def manifest(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.snapshot / "manifest.json").read_text())
+        return found
+
+    def pooled(self, stored: list[tuple[str, int]]) -> list[Path]:
+        return [self.backups / "files" / digest[:2] / digest[2:] for digest, _ in stored]
+
     def contents(self) -> list[Path]:
-        return [path for path in (self.backups / "files").rglob("*") if path.is_file()]
+        """What the snapshot has in the pool of files, and not of the database."""
+        return self.pooled(list(self.manifest()["files"].values()))
+
+    def pieces(self) -> list[Path]:
+        """What it has of the database, in order."""
+        return self.pooled(self.manifest()["pieces"])
 
     def name(self, wheel: Path) -> str:
         return str(wheel.relative_to(self.home / "server" / "+files"))
@@ -119,7 +131,12 @@ def test_sound_data_is_sound_and_nothing_of_it_is_changed(data: Data) -> None:
     before = {path: path.read_bytes() for path in data.home.rglob("*") if path.is_file()}
     found = data.verify()
     assert found["damage"] == [] and found["notes"] == [] and found["compared"] == data.snapshot.name
-    assert found["files"] == 3 and found["snapshots"] == 1 and found["contents"] == 2 and found["commits"] > 3
+    assert (
+        found["files"] == 3
+        and found["snapshots"] == 1
+        and found["contents"] == 2 + len(set(data.pieces()))
+        and found["commits"] > 3
+    )
     assert before == {path: path.read_bytes() for path in data.home.rglob("*") if path.is_file()}
     assert not list((data.backups).glob("work/*"))
 
@@ -303,7 +320,7 @@ def test_where_both_copies_are_damaged_nothing_is_touched(data: Data) -> None:
     assert (wheel.read_bytes(), content.read_bytes()) == before
 
 
-@pytest.mark.parametrize("name", ["server/.sqlite", "server/.nodeinfo", "manifest.json"])
+@pytest.mark.parametrize("name", ["server/.nodeinfo", "manifest.json"])
 def test_a_damaged_snapshot_is_named_and_counts_as_verified_no_more(data: Data, name: str) -> None:
     flip(data.snapshot / name)
     outcome = data.verify()
@@ -312,9 +329,18 @@ def test_a_damaged_snapshot_is_named_and_counts_as_verified_no_more(data: Data, 
     assert outcome["compared"] == "" and not (data.snapshot / "verified.json").exists()
 
 
+def test_a_damaged_piece_of_a_snapshots_database_is_named_and_nothing_is_compared_with_it(data: Data) -> None:
+    piece = data.pieces()[0]
+    flip(piece)
+    outcome = data.verify(repair=True)
+    (found,) = outcome["damage"]
+    assert found["kind"] == "content" and f"{data.snapshot.name}'s .sqlite" in found["where"] and not found["repaired"]
+    assert outcome["compared"] == "" and not (data.snapshot / "verified.json").exists()
+
+
 def test_a_snapshot_of_another_past_is_no_damage(data: Data) -> None:
     """As after an older snapshot was restored, and the server went on from there."""
-    shutil.copy(data.snapshot / "server" / ".sqlite", data.home / "old")
+    (data.home / "old").write_bytes(b"".join(path.read_bytes() for path in data.pieces()))
     newest = data.backup()
     shutil.copy(data.home / "old", data.database)
     assert [note for note in data.verify()["notes"] if newest in note and "another past" in note]

@@ -82,6 +82,8 @@ def check(stack: Workspace, manifest: dict[str, Any], folder: Path) -> None:
     """Have devpi-fsck look at what the snapshot holds, put together as devpi would find it."""
     place = stack.root / "backups"
     shutil.copytree(place / "snapshots" / manifest["name"] / "server", folder)
+    (folder / ".sqlite").write_bytes(b"".join(pooled(place, digest).read_bytes() for digest, _ in manifest["pieces"]))
+    assert hashlib.sha256((folder / ".sqlite").read_bytes()).hexdigest() == manifest["server"][".sqlite"][0]
     for path, (digest, size) in manifest["files"].items():
         target = folder / "+files" / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -140,16 +142,18 @@ def test_every_upload_that_was_acknowledged_before_is_in_it_while_four_clients_u
 
 def test_a_further_snapshot_costs_what_is_new_and_is_as_whole(stack: Workspace, tmp_path: Path) -> None:
     Uploader(stack)("large", "1.0", os.urandom(3_000_000))
-    backup(stack)
+    earlier = backup(stack)["pieces"]
     place = stack.root / "backups"
     before = usage(place)
     file, digest = Uploader(stack)("small", "1.0")
     shown = stack.inv("backup").stdout
     name = names(stack)[-1]
     manifest = json.loads((place / "snapshots" / name / "manifest.json").read_text()) | {"name": name}
-    size = live(stack, file).stat().st_size
+    new = {digest: size for digest, size in manifest["pieces"] if [digest, size] not in earlier}
+    size = live(stack, file).stat().st_size + sum(new.values())
+    assert len(new) < len(earlier)
     assert usage(place) - before == usage(place / "snapshots" / name) + size
-    assert f"{human(size + sum(size for _, size in manifest['server'].values()))} of it new" in shown
+    assert f"{human(size)} of it new" in shown
     assert digests(manifest)[file] == digest
     check(stack, manifest, tmp_path / "copy")
 

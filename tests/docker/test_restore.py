@@ -145,9 +145,10 @@ def test_a_damaged_snapshot_is_refused_and_the_server_untouched(
     stack: Workspace, snapshot: str, damaged: Callable[[str], str], what: str
 ) -> None:
     path, stored = next(iter(manifest(stack, snapshot)["files"].items()))
+    piece = manifest(stack, snapshot)["pieces"][0][0]
     places = {
         "manifest": (f"snapshots/{snapshot}/manifest.json", "manifest.json is not what manifest.sha256 says"),
-        "database": (f"snapshots/{snapshot}/server/.sqlite", ".sqlite"),
+        "database": (f"files/{piece[:2]}/{piece[2:]}", ".sqlite"),
         "content": (f"files/{stored[0][:2]}/{stored[0][2:]}", f"+files/{path}"),
     }
     place, named = places[what]

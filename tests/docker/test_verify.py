@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -154,7 +155,10 @@ def test_a_flipped_bit_of_the_database_is_named_by_commit_and_key(stack: Workspa
 
 
 def test_damaged_snapshots_are_named_and_their_files_repaired_from_the_live_ones(stack: Workspace, kept: Path) -> None:
-    content = next(path for path in (kept / "files").glob("??/*"))
+    (folder,) = (kept / "snapshots").iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    stored = (next(iter(manifest["files"].values())), manifest["pieces"][0])
+    content, piece = (kept / "files" / digest[:2] / digest[2:] for digest, _ in stored)
     sound = content.read_bytes()
     flip(content)
     assert str(content.relative_to(kept)) in found(stack)
@@ -162,11 +166,9 @@ def test_damaged_snapshots_are_named_and_their_files_repaired_from_the_live_ones
     assert "replaced by the live file" in stack.inv("verify", "--repair").stdout
     assert content.read_bytes() == sound and hashlib.sha256(sound).hexdigest() == content.parent.name + content.name
     assert is_clean(stack) and "NO" not in stack.inv("backups").stdout
-    (folder,) = (kept / "snapshots").iterdir()
-    flip(folder / "server" / ".sqlite")
-    shown = found(stack)
-    assert folder.name in shown and ".sqlite is not what its manifest says" in shown and "inv backup" in shown
-    flip(folder / "server" / ".sqlite")
+    flip(piece)
+    assert f"{folder.name}'s .sqlite" in found(stack)
+    flip(piece)
     flip(folder / "manifest.json")
     assert "manifest.json is not what manifest.sha256 says" in found(stack, "--repair")
 
