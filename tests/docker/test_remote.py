@@ -61,6 +61,6 @@ def test_build_tag_push_up_and_gc_all_use_the_engine_behind_ssh(remote: Workspac
     result = remote.inv("up", "--env", "dev")
     assert "the engine is elsewhere" in result.stderr
     assert "healthy" in remote.inv("status").stdout
-    assert len(labelled("container", remote.project)) == 2 and labelled("volume", remote.project)
+    assert len(labelled("container", remote.project)) == 3 and labelled("volume", remote.project)
     remote.inv("gc", "--env", "dev", "--yes")
     assert not labelled("container", remote.project) and not labelled("volume", remote.project)
