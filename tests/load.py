@@ -104,8 +104,8 @@ class Load:
         self.start("twine", 0.1, once)
 
     @contextlib.contextmanager
-    def running(self) -> Iterator["Load"]:
-        """Everything at once: pages and files that are kept, devpi's own answers, uploads, pip and uv."""
+    def running(self, installs: bool = True) -> Iterator["Load"]:
+        """Everything at once: pages and files that are kept, devpi's own answers, uploads, and with ``installs`` pip and uv."""
         file, digest = Uploader(self.stack)("kept", "1.0")
         path = f"/pypi/stable/+f/{digest[:3]}/{digest[3:16]}/{file}"
         pages = [(f"/pypi/{one}/+simple/{page}", form, "kept") for one in ("stable", "derived") for form in (PIP, HTML)
@@ -121,10 +121,8 @@ class Load:
         self.reader("devpi", [("/+api", {}, "authstatus"), ("/pypi/stable/kept", {"Accept": "application/json"}, digest)], 0.05)
         self.uploader("one")
         self.uploader("two")
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-cache-dir", "--retries", "0", "--timeout", "120"]
-        self.installer("pip", *pip, "--index-url", index)
-        uv = ["uv", "pip", "install", "-q", "--no-cache", "--python", sys.executable, "--default-index", index]
-        self.installer("uv", *uv, UV_HTTP_RETRIES="0", UV_HTTP_TIMEOUT="120")
+        if installs:
+            self.install(index)
         if self.with_twine:
             self.twine()
         try:
@@ -133,6 +131,13 @@ class Load:
             self.stop.set()
             for thread in self.threads:
                 thread.join()
+
+    def install(self, index: str) -> None:
+        """Install with pip and with uv."""
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-cache-dir", "--retries", "0", "--timeout", "120"]
+        self.installer("pip", *pip, "--index-url", index)
+        uv = ["uv", "pip", "install", "-q", "--no-cache", "--python", sys.executable, "--default-index", index]
+        self.installer("uv", *uv, UV_HTTP_RETRIES="0", UV_HTTP_TIMEOUT="120")
 
     def goes_on(self, kinds: tuple[str, ...], more: int = 5, seconds: float = 120) -> bool:
         """Whether each of these kinds gets some more done."""
