@@ -3,6 +3,9 @@
 import datetime
 import hashlib
 import json
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from jobs import Refusal
 from pool import Stored
 from snapshot import SCHEMA, Backups, Manifest, Snapshot, parse
 
+from pypi_tasks.settings import ROOT
 from tests.helpers import public_folder, unprivileged
 from tests.test_pool import CONTENT, SHA256
 
@@ -198,3 +202,13 @@ class TestBackups:
                 pass
             place.folder.chmod(0o755)
             assert not place.work.exists() and len(place.all()) == 1
+
+
+def test_without_this_kit_a_snapshot_is_put_together_as_the_manual_says(place: Backups, tmp_path: Path) -> None:
+    one = finished(place)
+    manual = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    script = textwrap.dedent(manual.partition("python3 - BACKUP_HOME NAME TARGET <<'END'\n")[2].partition("       END\n")[0])
+    target = tmp_path / "target"
+    subprocess.run([sys.executable, "-", str(place.folder), one.name, str(target)], input=script, text=True, check=True)
+    assert (target / ".sqlite").read_bytes() == DATABASE
+    assert (target / "+files" / "pypi" / "stable" / "+f" / "a wheel").read_bytes() == CONTENT
