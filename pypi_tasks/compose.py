@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pypi_tasks import secret
+from pypi_tasks.check import in_bytes
 from pypi_tasks.errors import BadInput
 from pypi_tasks.image import Image
-from pypi_tasks.settings import HIDDEN, ROOT, Settings, fields, in_bytes
+from pypi_tasks.settings import HIDDEN, ROOT, Settings, fields
 from pypi_tasks.world import World
 
 TEMPLATES = ROOT / "compose"

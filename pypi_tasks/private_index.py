@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pypi_tasks import simple_index, smoke
+from pypi_tasks.check import in_bytes
 from pypi_tasks.distribution import Distribution, Form, normalized
 from pypi_tasks.errors import BadInput, Failed, NotReady
-from pypi_tasks.settings import Settings, in_bytes
+from pypi_tasks.settings import Settings
 
 if TYPE_CHECKING:
     import requests

@@ -7,13 +7,13 @@ import codecs
 import dataclasses
 import difflib
 import io
-import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pypi_tasks import check
 from pypi_tasks.errors import BadInput
 
 Value = TypeVar("Value")
@@ -43,48 +43,6 @@ def setting(default: str, check: Callable[[str], Value], help: str) -> Value:
     return made
 
 
-def matching(pattern: str, expected: str) -> Callable[[str], str]:
-    """A check that the whole text matches ``pattern``."""
-
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(expected)
-        return text
-
-    return check
-
-
-def number(low: int, high: int, expected: str) -> Callable[[str], int]:
-    """A check for a whole number between ``low`` and ``high``."""
-
-    def check(text: str) -> int:
-        if not re.fullmatch(r"\d{1,10}", text) or not low <= int(text) <= high:
-            raise ValueError(f"{expected}, {low} to {high}")
-        return int(text)
-
-    return check
-
-
-def yes_or_no(text: str) -> bool:
-    """true or false, as devpi and Compose spell them, and the usual others."""
-    answer = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
-    if text.lower() not in answer:
-        raise ValueError("true or false")
-    return answer[text.lower()]
-
-
-def words(pattern: str, expected: str) -> Callable[[str], tuple[str, ...]]:
-    """A check for a list, separated by commas or blanks; may be empty."""
-
-    def check(text: str) -> tuple[str, ...]:
-        found = tuple(re.split(r"[,\s]+", text.strip(", "))) if text.strip(", ") else ()
-        if not all(re.fullmatch(pattern, word) for word in found):
-            raise ValueError(expected)
-        return found
-
-    return check
-
-
 def path(text: str) -> Path:
     """A path; a relative one starts at the repository."""
     try:
@@ -96,7 +54,7 @@ def path(text: str) -> Path:
 def pem(pattern: bytes, what: str) -> Callable[[str], Path | None]:
     """A check for the path of a readable file with something in PEM form in it; empty for none."""
 
-    def check(text: str) -> Path | None:
+    def look(text: str) -> Path | None:
         if not text:
             return None
         found = path(text)
@@ -108,102 +66,50 @@ def pem(pattern: bytes, what: str) -> Callable[[str], Path | None]:
             raise ValueError(f"a file of {what} in PEM form, but there is none in it")
         return found
 
-    return check
+    return look
 
 
-def user_id(own: Callable[[], int]) -> Callable[[str], int]:
-    """A check for a uid or gid; empty means whoever runs this, and 1000 for root, as whom no server runs."""
-    checked = number(1, 2**31 - 1, "a number of a user or group other than root")
-    return lambda text: checked(text) if text else own() or 1000
-
-
-def ip_address(text: str) -> str:
-    """An address that this host may have."""
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise ValueError("an IP address of this host, or 0.0.0.0 for all of them") from None
-
-
-def in_bytes(text: str) -> int:
-    """The bytes of a size as Docker and nginx write it: a number and k, m or g."""
-    exponent = " kmg".index(text[-1])
-    return int(int(text[:-1]) * 1024**exponent)
-
-
-def size(least: str) -> Callable[[str], str]:
-    """A check for a size of at least ``least``."""
-
-    def check(text: str) -> str:
-        if not re.fullmatch(r"\d{1,9}[kmg]", text) or in_bytes(text) < in_bytes(least):
-            raise ValueError(f"a size of {least} or more, such as 512m or 1g")
-        return text
-
-    return check
-
-
-# What is less for devpi ends in a restart loop without a word.
-memory = size("256m")
-
-HOST = r"([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
-registry_name = matching(
-    rf"({HOST}(/[a-z0-9][a-z0-9._-]*)*)?",
-    "host[:port][/path], the path in lower case, without http:// and without a slash at the end",
-)
-image_tag_or_none = matching(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|sha256:[0-9a-f]{64})?", "a tag, or a digest sha256:...")
-image_tag = matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|sha256:[0-9a-f]{64}", "a tag, or a digest sha256:...")
-image_name = matching(r"[A-Za-z0-9][^\s]*", "an image, by tag or digest")
-project_name = matching(r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, - and _")
 certificates = pem(rb"-----BEGIN CERTIFICATE-----", "certificates")
 private_key = pem(rb"-----BEGIN ([A-Z]+ )?PRIVATE KEY-----", "a private key")
-environment = matching(r"[a-z0-9][a-z0-9-]*", "the name of an environment")
-port = number(1, 65535, "a port number")
-devpi_name = matching(r"[A-Za-z0-9_][A-Za-z0-9._-]*", "letters, digits, . _ and -, not a . first")
-devpi_owner = matching(r"(?!root$)[A-Za-z0-9_][A-Za-z0-9._-]*", "a name of letters, digits, . _ and -, other than root")
-index_list = words(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+", "indexes as user/index, comma-separated")
-schedule = words(r"([01]\d|2[0-3]):[0-5]\d|[1-9]\d{0,3}[mh]", "times of day such as 02:30,14:30, or 6h, or 30m")
-project_list = words(r"\*|[A-Za-z0-9._-]+", "names of projects, comma-separated, or *")
-old_paths = matching(r"(pypiserver)?", "pypiserver, or nothing")
-url = matching(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "http(s)://host[:port][/path]")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """All settings, checked. Made by ``load``; nothing else reads the environment."""
 
-    registry: str = setting("", registry_name, "registry that push and stable use")
-    tag: str = setting("latest", image_tag, "what stable runs, a tag or a digest")
-    proxy_tag: str = setting("", image_tag_or_none, "the same for the proxy's image; TAG for none")
-    project: str = setting("pypi", project_name, "name on containers, networks and labels")
-    pypi_env: str = setting("dev", environment, "environment of a task without --env")
-    devpi_port: int = setting("3141", port, "port that clients use")
-    devpi_bind: str = setting("127.0.0.1", ip_address, "address that clients use; 0.0.0.0 for all")
+    registry: str = setting("", check.registry_name, "registry that push and stable use")
+    tag: str = setting("latest", check.image_tag, "what stable runs, a tag or a digest")
+    proxy_tag: str = setting("", check.image_tag_or_none, "the same for the proxy's image; TAG for none")
+    project: str = setting("pypi", check.project_name, "name on containers, networks and labels")
+    pypi_env: str = setting("dev", check.environment, "environment of a task without --env")
+    devpi_port: int = setting("3141", check.port, "port that clients use")
+    devpi_bind: str = setting("127.0.0.1", check.ip_address, "address that clients use; 0.0.0.0 for all")
     devpi_home: Path = setting("./devpi", path, "folder of the package data")
-    devpi_user: str = setting("pypi", devpi_owner, "user who owns the index and uploads")
-    devpi_index: str = setting("stable", devpi_name, "name of the index")
-    devpi_bases: tuple[str, ...] = setting("root/pypi", index_list, "indexes that it inherits from")
-    devpi_volatile: bool = setting("false", yes_or_no, "whether a release may be replaced")
-    devpi_mirror_whitelist: tuple[str, ...] = setting("", project_list, "private names to merge with PyPI's")
-    devpi_memory: str = setting("1g", memory, "memory limit of the container")
-    devpi_uid: int = setting("", user_id(os.getuid), "user of the container; yours, 1000 for root")
-    devpi_gid: int = setting("", user_id(os.getgid), "group of the container; yours, 1000 for root")
-    outside_url: str = setting("", url, "URL that clients use, where it is another")
+    devpi_user: str = setting("pypi", check.devpi_owner, "user who owns the index and uploads")
+    devpi_index: str = setting("stable", check.devpi_name, "name of the index")
+    devpi_bases: tuple[str, ...] = setting("root/pypi", check.index_list, "indexes that it inherits from")
+    devpi_volatile: bool = setting("false", check.yes_or_no, "whether a release may be replaced")
+    devpi_mirror_whitelist: tuple[str, ...] = setting("", check.project_list, "private names to merge with PyPI's")
+    devpi_memory: str = setting("1g", check.memory, "memory limit of the container")
+    devpi_uid: int = setting("", check.user_id(os.getuid), "user of the container; yours, 1000 for root")
+    devpi_gid: int = setting("", check.user_id(os.getgid), "group of the container; yours, 1000 for root")
+    outside_url: str = setting("", check.url, "URL that clients use, where it is another")
     tls_certificate: Path | None = setting("", certificates, "certificate to serve HTTPS with")
     tls_key: Path | None = setting("", private_key, "private key of that certificate")
-    upload_limit: str = setting("2g", size("1m"), "size of the largest upload")
-    hold_seconds: int = setting("120", number(1, 3600, "seconds"), "how long requests wait for a restarting server")
-    cache_size: str = setting("512m", size("16m"), "disk space for rendered pages")
-    old_paths: str = setting("", old_paths, "another server's paths to serve too: pypiserver")
-    nginx_image: str = setting("nginx:1.28-trixie", image_name, "base image of the proxy")
-    python_image: str = setting("python:3.13-slim-trixie", image_name, "base image of the server, by tag or digest")
-    source_url: str = setting("", matching(r"\S*", "a URL"), "where the source is, for the image's labels")
+    upload_limit: str = setting("2g", check.size("1m"), "size of the largest upload")
+    hold_seconds: int = setting("120", check.number(1, 3600, "seconds"), "how long requests wait for a restarting server")
+    cache_size: str = setting("512m", check.size("16m"), "disk space for rendered pages")
+    old_paths: str = setting("", check.old_paths, "another server's paths to serve too: pypiserver")
+    nginx_image: str = setting("nginx:1.28-trixie", check.image_name, "base image of the proxy")
+    python_image: str = setting("python:3.13-slim-trixie", check.image_name, "base image of the server, by tag or digest")
+    source_url: str = setting("", check.matching(r"\S*", "a URL"), "where the source is, for the image's labels")
     backup_home: Path = setting("./backups", path, "folder of the snapshots; another disk is best")
-    backup_schedule: tuple[str, ...] = setting("", schedule, "when to make one: times UTC, 02:30, or every so often, 6h")
-    backup_max_age: int = setting("26", number(1, 10_000, "hours"), "hours after which the newest is too old")
-    backup_keep_last: int = setting("3", number(0, 9999, "snapshots"), "how many of the newest stay")
-    backup_keep_daily: int = setting("7", number(0, 9999, "snapshots"), "of how many days the newest stays")
-    backup_keep_weekly: int = setting("5", number(0, 9999, "snapshots"), "of how many weeks the newest stays")
-    backup_keep_monthly: int = setting("12", number(0, 9999, "snapshots"), "of how many months the newest stays")
+    backup_schedule: tuple[str, ...] = setting("", check.schedule, "when to make one: times UTC, 02:30, or every so often, 6h")
+    backup_max_age: int = setting("26", check.number(1, 10_000, "hours"), "hours after which the newest is too old")
+    backup_keep_last: int = setting("3", check.number(0, 9999, "snapshots"), "how many of the newest stay")
+    backup_keep_daily: int = setting("7", check.number(0, 9999, "snapshots"), "of how many days the newest stays")
+    backup_keep_weekly: int = setting("5", check.number(0, 9999, "snapshots"), "of how many weeks the newest stays")
+    backup_keep_monthly: int = setting("12", check.number(0, 9999, "snapshots"), "of how many months the newest stays")
     backup_passphrase: Secret = setting("", Secret, "what locks the secrets in a snapshot; asked for")
     ca_bundle: Path | None = setting("", certificates, "certificates to trust, behind a TLS proxy")
     secrets_home: Path = setting("./.secrets", path, "folder of the secrets")

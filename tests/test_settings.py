@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pypi_tasks import report
+from pypi_tasks.check import in_bytes
 from pypi_tasks.errors import BadInput
-from pypi_tasks.settings import ROOT, fields, in_bytes, load
+from pypi_tasks.settings import ROOT, fields, load
 from tests.helpers import public_folder, settings_of, told, unprivileged
 
 
