@@ -263,12 +263,27 @@ def doctor(c: Context) -> None:
     doctor.report(world(c), settings())
 
 
-@task(auto_shortflags=False, help={"options": "for pytest, such as '-k smoke -x'"})
-def test(c: Context, options: str = "") -> None:
+TEST = {
+    "options": "for pytest, such as '-k smoke -x'",
+    "chaos": "put faults onto a stack of its own instead; takes hours",
+    "only": "a fault; repeat for more",
+    "trials": "of each fault, at most",
+    "seed": "of the random choices",
+    "out": "where the JSON goes",
+}
+
+
+@task(auto_shortflags=False, iterable=["only"], help=TEST)
+def test(
+    c: Context, only: list[str], options: str = "", chaos: bool = False, trials: str = "", seed: str = "", out: str = ""
+) -> None:
     """Check style and types, then run the tests."""
     from pypi_tasks import project
 
-    project.test(world(c), options)
+    if chaos or only or trials or seed or out:
+        project.chaos(world(c), chaos, only, trials, seed, out)
+    else:
+        project.test(world(c), options)
 
 
 BENCH = {"quick": "fewer and shorter rounds", "only": "a row; repeat for more", "out": "where the JSON goes"}

@@ -3,9 +3,10 @@
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from pypi_tasks.errors import NotReady
+from pypi_tasks.errors import BadInput, NotReady
 from pypi_tasks.settings import ROOT
 from pypi_tasks.world import World
 
@@ -41,6 +42,16 @@ def test(world: World, options: str = "") -> None:
     world.run([python, "-m", "ruff", "format", "--check", "."])
     world.run([python, "-m", "mypy"])
     world.run([python, "-m", "pytest", *options.split()], env=dict(os.environ))
+
+
+def chaos(world: World, wanted: bool, only: Sequence[str], trials: str, seed: str, out: str) -> None:
+    """Put faults onto a real stack; its options mean nothing without ``--chaos``."""
+    if not wanted:
+        raise BadInput("--only, --trials, --seed and --out belong to --chaos.", fix="inv test --chaos ...")
+    from tests.chaos import runner  # its clients are installed by the next line, and needed later
+
+    install_tools(world)
+    runner.run(world, only, trials, seed, out)
 
 
 def lock(world: World, upgrade: bool = False) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +28,8 @@ class Upstream(ThreadingHTTPServer):
         self.status = 200
         self.wait = threading.Event()  # until it is set, nothing is answered
         self.wait.set()
+        self.delay = 0.0  # seconds before each answer
+        self.refuses = self.cuts = False  # whether connections are closed at once, or answers in the middle
         self.lock = threading.Lock()
         self.running: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
@@ -34,6 +37,9 @@ class Upstream(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://{self.server_address[0]!s}:{self.server_port}"
+
+    def verify_request(self, *_: object) -> bool:
+        return not self.refuses
 
     def add(self, name: str, version: str, **attributes: Any) -> str:
         """Release a wheel; returns its file name."""
@@ -52,6 +58,7 @@ class Upstream(ThreadingHTTPServer):
             self.most[path] = max(self.most[path], self.running[path])
         try:
             self.wait.wait(120)
+            time.sleep(self.delay)
             if self.status != 200:
                 return self.status, "text/plain", b"out of order"
             if path in self.contents:
@@ -73,13 +80,17 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        if self.server.refuses:  # also on a connection that was open before
+            self.close_connection = True
+            return
         status, type, body = self.server.answer(self.path)
         with contextlib.suppress(ConnectionError):
             self.send_response(status)
             self.send_header("Content-Type", type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.close_connection = self.close_connection or self.server.cuts
+            self.wfile.write(body[: len(body) // 2] if self.server.cuts else body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
