@@ -32,9 +32,9 @@ def begin(job: Job) -> Job:
     """Make the folder, where there is a snapshot to try and nobody else is at work: that would say nothing of the backups. A
     folder that is there already is of a drill that was killed."""
     with backups().claimed():
-        backups().find(job["snapshot"])
         for left in backups().folder.glob("drill-*"):
             shutil.rmtree(left, ignore_errors=True)
+        backups().find(job["snapshot"])
         folder(job).mkdir(parents=True, mode=0o700)
     return {"live": live_serial()}
 

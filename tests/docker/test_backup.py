@@ -307,11 +307,8 @@ def test_what_no_rule_keeps_goes_with_the_contents_that_nothing_else_has(stack: 
 
 def test_with_a_schedule_snapshots_make_themselves_in_a_container_without_rights(stack: Workspace) -> None:
     Uploader(stack)("scheduled", "1.0")
-    for number, one in enumerate(names(stack)):  # as if made long ago, so that a new one is due at once
-        path = stack.root / "backups" / "snapshots" / one
-        path.rename(path.with_name(f"2020-01-01T00-00-{number:02}Z"))
     before = names(stack)
-    stack.configure(BACKUP_SCHEDULE="6h")
+    stack.configure(BACKUP_SCHEDULE="1m")
     stack.inv("up", "--env", "dev", timeout=600)
     log = ["docker", "logs", container(stack, "backup")]
     assert poll(lambda: len(names(stack)) > len(before), 120), subprocess.run(log, capture_output=True, text=True).stdout
