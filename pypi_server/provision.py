@@ -15,6 +15,7 @@ import base64
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,10 +152,15 @@ def main() -> None:
         print(line)
 
 
-if __name__ == "__main__":
+def told(work: Callable[[], None]) -> None:
+    """Do it; what the server refuses is told in a line, without a traceback."""
     try:
-        main()
+        work()
     except Refusal as refusal:
         sys.exit(str(refusal))
     except OSError as error:
         sys.exit(f"the server cannot be reached: {error}")
+
+
+if __name__ == "__main__":
+    told(main)

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from provision import Login, Refusal, Server
+from provision import Login, Refusal, Server, told
 
 
 def stored(user: str) -> str:
@@ -49,9 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Refusal as refusal:
-        sys.exit(str(refusal))
-    except OSError as error:
-        sys.exit(f"the server cannot be reached: {error}")
+    told(main)

@@ -195,12 +195,12 @@ def login(run: Run, password: str) -> int:
     """The status with which a login is answered."""
     wish = json.dumps({"user": "pypi", "password": password})
 
-    def status() -> int:
-        return ask(run.stack, "/+login", {"Content-Type": "application/json"}, "POST", wish, timeout=120).status
-
     found = 429
-    for _ in range(20):
-        if (found := status()) != 429:
-            return found
-        time.sleep(1)  # logins are limited
+
+    def answered() -> bool:
+        nonlocal found
+        found = ask(run.stack, "/+login", {"Content-Type": "application/json"}, "POST", wish, timeout=120).status
+        return found != 429
+
+    poll(answered, 20, 1)  # logins are limited
     return found
