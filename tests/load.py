@@ -6,6 +6,7 @@ import http.client
 import itertools
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,12 @@ from tests.workspace import Workspace
 
 
 class Load:
-    """Threads that ask on and on, each at its own pace; what became of it. What failed is tried once more with ``retries``."""
+    """Threads that ask on and on, each at its own pace; what became of it.
+
+    With ``retries`` what failed is tried once more, and again and again for ``patience`` seconds.
+    """
+
+    patience = 0.0
 
     def __init__(self, stack: Workspace, folder: Path, retries: bool = False, twine: bool = False) -> None:
         self.stack, self.folder, self.retries, self.with_twine = stack, folder, retries, twine
@@ -39,14 +45,21 @@ class Load:
             self.done[kind] += 1
 
     def attempt(self, kind: str, once: Callable[[], None]) -> None:
-        """Do it, and once more where that is allowed."""
+        """Do it, and anew where that is allowed."""
         try:
             once()
         except Exception:
             if not self.retries:
                 raise
             self.retried[kind] += 1
-            once()
+        until = time.monotonic() + self.patience
+        while True:
+            try:
+                return once()
+            except Exception:
+                if time.monotonic() > until:
+                    raise
+                self.stop.wait(0.2)
 
     def start(self, kind: str, pause: float, once: Callable[[], None]) -> None:
         self.threads.append(threading.Thread(target=self.loop, args=(kind, pause, once)))

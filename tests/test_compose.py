@@ -127,7 +127,7 @@ class TestEveryVariant:
             "cap_drop: [ALL]",
             'security_opt: ["no-new-privileges:true"]',
             'user: "1234:2345"',
-            "restart: unless-stopped",
+            "restart: always",
             "driver: json-file",
             'options: {max-size: 10m, max-file: "3"}',
         ],

@@ -73,12 +73,11 @@ def count(fault: Fault, most: int | None) -> int:
 
 def put(ground: Ground, fault: Fault, most: int | None, seed: int) -> Seen:
     """All trials of one fault. Whatever comes of it, the next one finds the stack up."""
-    work, why = fault.run, fault.skipped()
-    if work is None or why:
+    if why := fault.skipped():
         return Seen(skipped=why)
     run = Run(ground, fault.name, count(fault, most), choices(seed, fault))
     ground.say(f"{fault.name}: {fault.title}")
-    for step in (ground.mend, lambda: work(run), ground.mend):
+    for step in (ground.mend, lambda: fault.run(run), ground.mend):
         try:
             step()
         except Exception as error:

@@ -80,7 +80,7 @@ def test_the_containers_are_locked_down(stack: Workspace, service: str, memory: 
     assert found["Config"]["User"] not in ("", "0", "root", "0:0")
     assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and host["CapAdd"] is None
     assert "no-new-privileges:true" in host["SecurityOpt"]
-    assert host["Memory"] == memory and host["RestartPolicy"]["Name"] == "unless-stopped"
+    assert host["Memory"] == memory and host["RestartPolicy"]["Name"] == "always"
     assert not host["Privileged"] and host["PidMode"] == "" and host["IpcMode"] == "private"
     assert host["LogConfig"]["Config"] == {"max-file": "3", "max-size": "10m"}
     labels = found["Config"]["Labels"]
