@@ -13,6 +13,8 @@ from page_store import PageStore
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.tweens import INGRESS
+from room import Parser
+from waitress.channel import HTTPChannel
 
 FILE = re.compile(r"/[^/+]+/[^/+]+/\+f/[^/]+/[^/]+/[^/]+(?<!\.metadata)")
 DOCUMENTATION = re.compile(r"/([^/+]+)/([^/+]+)/([^/+]+)/([^/+]+)/\+doc/.*")
@@ -72,7 +74,9 @@ class Plugin:
         keeper = Keeper(pyramid_config.registry["xom"], PageStore(self.folder, self.limit))
         keeper.watch()
         pyramid_config.registry["keeper"] = keeper
+        HTTPChannel.parser_class = Parser
         pyramid_config.add_tween("plugin.readable", under=INGRESS, over="devpi_server.views.tween_request_logging")
+        pyramid_config.add_tween("room.tween", under="plugin.readable", over="devpi_server.views.tween_request_logging")
         pyramid_config.add_tween(
             "plugin.tween",
             under="devpi_server.views.tween_request_logging",

@@ -43,7 +43,7 @@ FAULTS = (
     ),
     Fault(
         "full-home", "DEVPI_HOME full while uploading", 10,
-        "refused with 5xx, nothing acknowledged lost, goes on when there is room", kept.full_home, needs_root=True,
+        "refused with 507, nothing acknowledged lost, goes on when there is room", kept.full_home, needs_root=True,
     ),
     Fault(
         "full-backups", "BACKUP_HOME full while backing up", 10,
