@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pypi_tasks import backup, deployment, drill, probe, restore, smoke
+from pypi_tasks import backup, deployment, drill, probe, restore, smoke, traffic
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput, Failed, Interrupted, UserError
 from pypi_tasks.image import VERSION_LABEL, local_labels
@@ -70,13 +70,13 @@ def run(world: World, settings: Settings, server: Deployment, to: str = "") -> N
         drill.run(world, settings, stack, snapshot, images={name: one["name"] for name, one in wanted.items()})
         keep(world, settings, stack.env, before)
         remember(world, stack, snapshot, before)
-        with watched(world, settings) as seen, undone(world, settings, stack):
+        with watched(world, settings) as seen, traffic.heard(world, stack) as told, undone(world, settings, stack):
             # Once more, now that clients wait: with what was uploaded during the drill, should the snapshot be needed.
             stack.halt()
             snapshot = backup.make(world, settings, stack)
             remember(world, stack, snapshot, before)
             replace(world, settings, target)
-    receipt(world, before, wanted, seen, snapshot)
+    receipt(world, before, wanted, seen, told, snapshot)
     if to and settings.tag != to:
         world.say(f"Next: TAG={to} in .env; otherwise the next `inv up` goes back to {settings.tag}")
 
@@ -178,15 +178,17 @@ def rollback(world: World, settings: Settings, server: Deployment) -> None:
         )
     with world.exclusive(ROOT / ".inv.lock"):
         before = describe(world, stack.images_running())
-        with watched(world, settings) as seen:
+        with watched(world, settings) as seen, traffic.heard(world, stack) as told:
             go_back(world, settings, stack, record)
             smoke.run(world, settings)
     world.remove(record_of(stack.env))
-    receipt(world, before, record["images"], seen, record["snapshot"])
+    receipt(world, before, record["images"], seen, told, record["snapshot"])
     world.say("Next: the old TAG in .env, or the old commit here; otherwise the next `inv up` takes the newer images again")
 
 
-def receipt(world: World, before: Images, after: Images, seen: probe.Seen, snapshot: str) -> None:
+def receipt(
+    world: World, before: Images, after: Images, seen: probe.Seen, told: traffic.Told, snapshot: str
+) -> None:
     """What was changed, and what clients saw of it."""
     if world.dry:
         return
@@ -195,6 +197,7 @@ def receipt(world: World, before: Images, after: Images, seen: probe.Seen, snaps
         new = after[name]
         rows.append([name, old["version"], old["id"][7:19], new["version"], new["id"][7:19]])
     table("", ["image", "version before", "id before", "version after", "id after"], rows)
-    world.say(f"clients: {seen}; snapshot from before: {snapshot}")
+    world.say(f"clients: {told}; one that asked all the time: {seen}")
+    world.say(f"snapshot from before: {snapshot}")
     for why in seen.failed[:5]:
         world.warn(f"failed: {why}")

@@ -47,7 +47,7 @@ class Load:
     def attempt(self, kind: str, once: Callable[[], None]) -> None:
         """Do it, and anew where that is allowed."""
         try:
-            once()
+            return once()
         except Exception:
             if not self.retries:
                 raise
