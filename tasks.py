@@ -5,9 +5,11 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from pypi_tasks.command_line import accept_words
+from pypi_tasks.program import heed_ends
 from pypi_tasks.start import images_named, number, overview, server, settings, world
 
 accept_words()
+heed_ends()
 
 IMAGES = {"images": "an image, a folder with a Dockerfile; all for none"}
 ENV = {"env": "dev, stable or local; PYPI_ENV for none"}
@@ -172,12 +174,15 @@ def backups(c: Context, env: str = "") -> None:
 SNAPSHOT = {"snapshot": "its name; the newest verified one for none"}
 
 
-@task(auto_shortflags=False, help={**SNAPSHOT, **ENV, "yes": "do not ask"})
-def restore(c: Context, snapshot: str = "", env: str = "", yes: bool = False) -> None:
+RESTORE = {"yes": "do not ask", "without_damaged": "leave out the files that are damaged in the snapshot"}
+
+
+@task(auto_shortflags=False, help={**SNAPSHOT, **ENV, **RESTORE})
+def restore(c: Context, snapshot: str = "", env: str = "", yes: bool = False, without_damaged: bool = False) -> None:
     """Put a snapshot in place of the data, which is kept."""
     from pypi_tasks import restore
 
-    restore.run(world(c), settings(), server(c, env), snapshot, yes)
+    restore.run(world(c), settings(), server(c, env), snapshot, yes, without_damaged)
 
 
 @task(auto_shortflags=False, help={**SNAPSHOT, **ENV, "from": "where it is: REMOTE:PATH as rclone knows it"})

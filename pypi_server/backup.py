@@ -166,7 +166,7 @@ def summary(one: Snapshot, manifest: Manifest) -> Job:
     private = sum(not manifest.is_mirrored(path) for path in manifest.files)
     return {
         "name": one.name, "made": manifest.made, "serial": manifest.serial, "files": len(manifest.files), "private": private,
-        "bytes": total, "verified": one.verified(), "lost": manifest.lost,
+        "bytes": total, "verified": one.verified(), "lost": manifest.lost, "secrets": one.has_secrets(),
     }  # fmt: skip
 
 
@@ -206,11 +206,13 @@ def kept(made: Mapping[str, str], keep: Mapping[str, int]) -> set[str]:
 
 
 def staying(found: list[Snapshot], keep: Mapping[str, int]) -> set[str]:
-    """The rules apply to verified snapshots, the last of which stays whatever they say, and to those that came after it."""
+    """The rules apply to verified snapshots and to those that came after the last one. Whatever they say, that one stays, and
+    the last one with secrets: those that a schedule makes have none."""
     made = {one.name: one.made() for one in found}
     verified = [one.name for one in found if one.verified()]
     since = {name: made[name] for name in made if name > max(verified, default="")}
-    return kept({name: made[name] for name in verified}, keep) | kept(since, keep) | set(verified[-1:])
+    secret = [one.name for one in found if one.has_secrets() and one.name in verified]
+    return kept({name: made[name] for name in verified}, keep) | kept(since, keep) | set(verified[-1:]) | set(secret[-1:])
 
 
 def prune(job: Job) -> Job:

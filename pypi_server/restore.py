@@ -6,7 +6,7 @@
 
 Jobs (``jobs.py``)::
 
-    {"do": "prepare", "snapshot": ""}     the newest verified one for no name
+    {"do": "prepare", "snapshot": "", "without_damaged": false}     the newest verified one for no name
     {"do": "switch"}                      no server may run meanwhile
     {"do": "undo", "aside": "server.before-TIME", "was_home": false}    as ``switch`` has answered
     {"do": "discard"}
@@ -14,6 +14,7 @@ Jobs (``jobs.py``)::
 
 import contextlib
 import ctypes
+import dataclasses
 import errno
 import os
 import shutil
@@ -29,7 +30,7 @@ from database import Database
 from jobs import Job, Refusal, main, tracked
 from page_store import PageStore
 from pool import Pool, clone, sha256
-from snapshot import DATABASE, TIME, Manifest, Snapshot, now
+from snapshot import DATABASE, SERVER, TIME, Backups, Manifest, Snapshot, now
 
 RESTORING = "server.restoring"
 SHOWN = 10
@@ -81,19 +82,23 @@ def prepare(job: Job) -> Job:
         shutil.rmtree(made, ignore_errors=True)
         refuse(shortage(manifest, shutil.disk_usage(data()).free))
         try:
-            copy(one, manifest, place.pool, made)
+            damaged = copy(one, manifest, place.pool, made)
+            if damaged:
+                one.note(is_whole=False)
+                manifest = without(place, one, damaged, job.get("without_damaged", False))
+            have_start(made, manifest)
             fsck(made, manifest, place)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
     return {
         "name": one.name, "made": manifest.made, "serial": manifest.serial, "files": len(manifest.files),
-        "lost": len(manifest.lost), "live": live_serial(), "replaces": is_there(),
+        "lost": len(manifest.lost) - len(damaged), "damaged": damaged, "live": live_serial(), "replaces": is_there(),
     }  # fmt: skip
 
 
-def copy(one: Snapshot, manifest: Manifest, pool: Pool, made: Path) -> None:
-    """Copy what the manifest names, and read each copy again; Refusal names what is not as the manifest says."""
+def copy(one: Snapshot, manifest: Manifest, pool: Pool, made: Path) -> list[str]:
+    """Copy what the manifest names, and read each copy again; what is not as the manifest says is named, and not there."""
     wanted = [(one.server / name, made / name, stored) for name, stored in manifest.server.items() if name != DATABASE]
     wanted += [(pool.path(stored.sha256), made / "+files" / path, stored) for path, stored in manifest.files.items()]
     made.mkdir(parents=True)
@@ -105,11 +110,37 @@ def copy(one: Snapshot, manifest: Manifest, pool: Pool, made: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             clone(source, target)
         if not target.exists() or sha256(target) != stored.sha256:
+            target.unlink(missing_ok=True)
             wrong.append(str(target.relative_to(made)))
-    if wrong:
-        one.note(is_whole=False)
-        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise Refusal(f"snapshot {one.name} is damaged: not what the manifest says: {', '.join(wrong[:SHOWN])}{more}")
+    return wrong
+
+
+def without(place: Backups, one: Snapshot, damaged: list[str], agreed: bool) -> Manifest:
+    """The manifest of a snapshot without its damaged files, where that was agreed to and they are but packages; Refusal names
+    them, and what can be restored instead."""
+    manifest, names = one.manifest(), {path.removeprefix("+files/") for path in damaged}
+    ways = [f"inv restore {other.name}, which is verified" for other in reversed(place.all()) if other.verified()][:1]
+    if not set(damaged) & set(SERVER):
+        if agreed:
+            files = {path: stored for path, stored in manifest.files.items() if path not in names}
+            lost = manifest.lost | dict.fromkeys(sorted(names), "damaged in the snapshot")
+            return dataclasses.replace(manifest, files=files, lost=lost)
+        ways.append(f"inv restore {one.name} --without-damaged, which leaves out what is named here")
+    more = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
+    raise Refusal(
+        f"snapshot {one.name} is damaged: not what the manifest says: {', '.join(damaged[:SHOWN])}{more}.\n"
+        f"  Fix: {'; or '.join(ways) or 'inv fetch, where there is a copy elsewhere'}"
+    )
+
+
+def have_start(made: Path, manifest: Manifest) -> None:
+    """devpi does not start where a file of its last commit is lost: then another one, which changes nothing, comes after it."""
+    with contextlib.closing(Database(made / DATABASE)) as database:
+        last = database.changes(manifest.serial)
+    if last.keys() & manifest.lost.keys():
+        from adopt import pass_over  # which needs devpi, as the rest here does not
+
+        pass_over(made / DATABASE, manifest.serial)
 
 
 def live_serial() -> int:

@@ -4,7 +4,9 @@
     BACKUP_HOME/snapshots/NAME/server/    .nodeinfo and .serverversion as they are in devpi's server directory
     BACKUP_HOME/snapshots/NAME/manifest.json, and manifest.sha256 with its digest
     BACKUP_HOME/snapshots/NAME/verified.json   when it was last found to be whole; none until it was
+    BACKUP_HOME/snapshots/NAME/secrets.json    where it was made --with-secrets (vault.py)
     BACKUP_HOME/work/                     half-made things, which are no snapshots
+    BACKUP_HOME/lock                      locked by the task that is at work here, whose name is in it
 
 A manifest is one JSON object: ``schema`` (1), ``made`` (ISO 8601, UTC), ``serial`` and ``digest`` of the last commit,
 ``uuid``, ``devpi`` and ``database`` (versions), ``image``, ``settings`` (none is a secret), ``mirrors`` (indexes whose files
@@ -19,6 +21,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,12 +30,13 @@ from pathlib import Path
 from typing import Any
 
 from database import Database
-from jobs import Refusal, tracked
+from jobs import BadWish, Refusal, tracked
 from pool import Pool, Stored, sha256, sync
 
 SCHEMA = 1
 DATABASE = ".sqlite"
 SERVER = (DATABASE, ".nodeinfo", ".serverversion")
+SECRETS = "secrets.json"
 TIME = "%Y-%m-%dT%H-%M-%SZ"
 
 
@@ -110,20 +114,28 @@ class Snapshot:
 
     def manifest(self) -> Manifest:
         """The manifest, read and compared with its digest; Refusal where that differs."""
+        why = "manifest.json is not what manifest.sha256 says"
         try:
             text = (self.folder / "manifest.json").read_bytes()
-            expected = (self.folder / "manifest.sha256").read_text().split()[:1]
-            if expected == [hashlib.sha256(text).hexdigest()]:
+            if (self.folder / "manifest.sha256").read_bytes().split()[:1] == [hashlib.sha256(text).hexdigest().encode()]:
                 return parse(text)
-        except (OSError, ValueError) as error:
-            raise Refusal(f"snapshot {self.name} is damaged: {error}") from None
-        raise Refusal(f"snapshot {self.name} is damaged: manifest.json is not what manifest.sha256 says")
+        except FileNotFoundError as error:
+            why = f"{Path(error.filename).name} is missing: only half copied?"
+        except OSError as error:
+            why = f"{Path(error.filename).name} cannot be read: {error.strerror}"
+        except (LookupError, TypeError, ValueError):
+            why = "manifest.json is none that this kit wrote"
+        raise Refusal(f"snapshot {self.name} is damaged: {why}")
 
     def verified(self) -> str:
         """When it was last found to be whole, ISO 8601; empty where it never was, or was found damaged since."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return str(json.loads((self.folder / "verified.json").read_text())["at"])
         return ""
+
+    def has_secrets(self) -> bool:
+        """Whether locked secrets are beside it."""
+        return (self.folder / SECRETS).exists()
 
     def note(self, is_whole: bool) -> None:
         """Write down what a look at it has shown."""
@@ -162,11 +174,16 @@ class Backups:
         """Let nobody else make or remove snapshots here meanwhile."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.refuse_foreign()
-        with (self.folder / "lock").open("w") as file:
+        with (self.folder / "lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Refusal("another backup is at work here; wait for it, then try again") from None
+                file.seek(0)
+                who = file.read(20).strip()
+                raise Refusal(f"another task is at work here{who and f', {who}'}; wait for it, then try again") from None
+            with contextlib.suppress(OSError):  # a full disk has no room for a name
+                file.truncate(0)
+                os.write(file.fileno(), Path(sys.argv[0]).stem.encode())
             shutil.rmtree(self.work, ignore_errors=True)
             for folder in (self.work, self.pool.folder, self.folder / "snapshots"):
                 folder.mkdir(exist_ok=True, mode=0o700)
@@ -181,6 +198,10 @@ class Backups:
             path = self.folder / name
             if path.exists() and not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
                 what, uid, owner = f"BACKUP_HOME/{name}".rstrip("/"), os.getuid(), path.stat().st_uid
+                if os.statvfs(path).f_flag & os.ST_RDONLY:
+                    raise Refusal(f"{what} is on a read-only file system. On the host: mount it read-write")
+                if owner == uid:
+                    raise Refusal(f"{what} is read-only for uid {uid}, its owner. On the host: chmod u+w {what}")
                 raise Refusal(
                     f"{what} belongs to uid {owner} and cannot be written by uid {uid}, which makes the snapshots. "
                     f"On the host: sudo chown -R {uid}:{os.getgid()} BACKUP_HOME"
@@ -196,11 +217,16 @@ class Backups:
         if name:
             if name in found:
                 return found[name]
-            raise Refusal(f"there is no snapshot {name!r}; known: {', '.join(found) or 'none'}")
+            raise BadWish(f"there is no snapshot {name!r}; known: {', '.join(found) or 'none'}")
         for one in reversed(found.values()):
             if one.verified():
                 return one
-        raise Refusal("there is no verified snapshot; `inv backup` makes one")
+        if found:
+            raise Refusal(
+                f"no snapshot is verified, of {', '.join(found)}.\n"
+                "  Fix: `inv verify --snapshots` reads them again; one that is named is taken as far as it is whole"
+            )
+        raise Refusal("there is no snapshot here.\n  Fix: `inv backup` makes one, `inv fetch` gets one from elsewhere")
 
     def new(self) -> Snapshot:
         """An empty folder for a snapshot in the making. Names are in the order of making, even where the clock was set back."""

@@ -3,7 +3,10 @@
 On disk nothing differs: devpi's own backend opens the same database, and this one opens devpi's.
 """
 
+import contextlib
+import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from devpi_server.config import hookimpl
@@ -18,6 +21,14 @@ LARGE = 100_000  # bytes, by devpi's own estimate
 def is_large(value: Any) -> bool:
     """Whether a value is one to leave to devpi's caches, which keep few of these."""
     return gettotalsizeof(value, maxlen=LARGE) is None
+
+
+def take_back(database: Path) -> None:
+    """Have SQLite take back what a kill or a power cut left half-written. It has to write for that, and devpi looks first
+    with a connection that may not, which fails for good (https://sqlite.org/rescode.html#readonly_rollback)."""
+    if database.exists():
+        with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 class Connection(DevpiConnection):
@@ -38,6 +49,7 @@ class Storage(DevpiStorage):
     Connection = Connection
 
     def __init__(self, basedir: Any, notify_on_commit: Callable[[int], None], cache_size: int) -> None:
+        take_back(Path(str(basedir)) / ".sqlite")
         # devpi's caches get a tenth. They hold whole commits, each with all the links of its project: of a project with a
         # thousand versions, a megabyte for every upload.
         super().__init__(basedir, notify_on_commit=self.committed, cache_size=cache_size // 10)

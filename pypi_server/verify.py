@@ -42,9 +42,11 @@ class Damage:
 
 @dataclass
 class Outcome:
-    """What was looked at, and what was found. ``again`` counts mirrored files that devpi will fetch again; ``compared`` is the
-    snapshot whose commits were compared; ``aside`` is the name of the folders for what was damaged."""
+    """What was looked at, and what was found. ``live`` tells whether there was live data to look at; ``again`` counts mirrored
+    files that devpi will fetch again; ``compared`` is the snapshot whose commits were compared; ``aside`` is the name of the
+    folders for what was damaged."""
 
+    live: bool = False
     files: int = 0
     bytes: int = 0
     again: int = 0
@@ -180,7 +182,11 @@ def check_content(place: Backups, digest: str, names: list[str], outcome: Outcom
 def verify(job: Job) -> Job:
     """Look at all, or at the live data or the snapshots alone."""
     outcome, place = Outcome(), backup.backups()
-    server = backup.live() if job["live"] else None
+    snapshots_alone = not job["live"] or (job["snapshots"] and bool(place.all()) and not backup.is_there())
+    server = None if snapshots_alone else backup.live()
+    outcome.live = server is not None
+    if job["live"] and not server:
+        outcome.notes.append("there is no server's data here, only the snapshots were looked at; `inv restore` brings one back")
     with place.claimed():
         if not place.all():
             outcome.notes.append("there are no snapshots: the commits cannot be compared, nor anything repaired; `inv backup`")

@@ -12,6 +12,7 @@ from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput, Failed
 from pypi_tasks.settings import HIDDEN, Settings, fields, path, shown
 from pypi_tasks.terminal import human, table
+from pypi_tasks.words import counted
 from pypi_tasks.world import World
 
 SHOWN_LOST = 20
@@ -62,15 +63,16 @@ def make(
     for step in further:
         step(name)
     if found and not found["verified"]:
-        lost = len(found["lost"])
-        raise Failed(f"{lost} files could not be had, so the snapshot does not count as verified.", fix="inv verify")
+        lost = counted(len(found["lost"]), "file")
+        raise Failed(f"{lost} could not be had, so the snapshot does not count as verified.", fix="inv verify")
     return name
 
 
 def tell(world: World, settings: Settings, found: Mapping[str, Any]) -> None:
     """What a new snapshot has, and what it lacks."""
     world.say(
-        f"snapshot {found['name']}: serial {found['serial']:,}, {found['files']:,} files, {found['private']:,} of them uploaded, "
+        f"snapshot {found['name']}: serial {found['serial']:,}, {counted(found['files'], 'file')}, "
+        f"{found['private']:,} of them uploaded, "
         f"{human(found['bytes'])}, {human(found['new'])} of it new; in {settings.backup_home}"
     )
     lost = found["lost"]
@@ -86,7 +88,7 @@ def prune(world: World, settings: Settings, server: Deployment) -> None:
     found = server.script("backup", job)
     if not world.dry:
         gone = found["removed"]
-        world.say(f"removed {len(gone)} snapshots{': ' if gone else ''}{', '.join(gone)}; {len(found['kept'])} stay")
+        world.say(f"removed: {', '.join(gone) or 'none'}; {len(found['kept'])} stay")
 
 
 def age(made: str, now: datetime.datetime) -> str:
@@ -101,10 +103,11 @@ def age(made: str, now: datetime.datetime) -> str:
 def row(one: Mapping[str, Any], now: datetime.datetime) -> list[str]:
     """A snapshot's line of the table."""
     if "damaged" in one:
-        return [one["name"], "", "", "", "", "", "", "DAMAGED"]
+        return [one["name"], "", "", "", "", "", "", "", "DAMAGED"]
     verified = f"{age(one['verified'], now)} ago" if one["verified"] else "NO"
     counts = [f"{one[name]:,}" for name in ("serial", "private", "files")]
-    return [one["name"], age(one["made"], now), *counts, human(one["bytes"]), human(one["own"]), verified]
+    sizes = [human(one["bytes"]), human(one["own"])]
+    return [one["name"], age(one["made"], now), *counts, *sizes, "yes" if one["secrets"] else "", verified]
 
 
 def show(world: World, settings: Settings, server: Deployment) -> None:
@@ -112,20 +115,23 @@ def show(world: World, settings: Settings, server: Deployment) -> None:
     found = server.script("backup", {"do": "list"})
     if world.dry:
         return
-    columns = ["snapshot", "age", "serial", "uploaded", "files", "bytes", "its own", "verified"]
+    columns = ["snapshot", "age", "serial", "uploaded", "files", "bytes", "its own", "secrets", "verified"]
     now = datetime.datetime.now(datetime.UTC)
     if found:
         table("", columns, [row(one, now) for one in found])
-    world.say(f"{len(found)} snapshots in {settings.backup_home}" + ("" if found else "; `inv backup` makes one"))
+    world.say(f"{counted(len(found), 'snapshot')} in {settings.backup_home}" + ("" if found else "; `inv backup` makes one"))
     for one in found:
         if "damaged" in one:
             world.warn(one["damaged"])
 
 
-def refuse_both(to: str, prune: bool) -> None:
-    """A place for one snapshot is no place to tidy up in."""
+def refuse_both(to: str, prune: bool, full: bool = False, with_secrets: bool = False) -> None:
+    """A place for one snapshot is no place to tidy up in, and what removes snapshots makes none."""
     if to and prune:
         raise BadInput("--to and --prune do not go together.", fix="BACKUP_HOME=DIR inv backup --prune")
+    if prune and (full or with_secrets):
+        option = "--full" if full else "--with-secrets"
+        raise BadInput(f"{option} and --prune do not go together.", fix=f"inv backup {option}, then inv backup --prune")
 
 
 def snapshots(settings: Settings) -> list[Path]:
@@ -136,6 +142,20 @@ def snapshots(settings: Settings) -> list[Path]:
         return []
 
 
+def scheduled(settings: Settings, now: datetime.datetime, made: str) -> str:
+    """What the schedule has failed at (pypi_server/schedule.py) since the newest verified snapshot was made, if anything."""
+    if not settings.backup_schedule:
+        return ""
+    try:
+        found = json.loads((settings.backup_home / "schedule.json").read_text())
+        if not found["failed"] or found["at"] < made:
+            return ""
+        left = (datetime.datetime.fromisoformat(found["next"]) - now).total_seconds() / 60
+        return f"; BACKUP_SCHEDULE FAILED {age(found['at'], now)} ago, tries again in {max(0, left):.0f} min: {found['failed']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
 def standing(settings: Settings, now: datetime.datetime) -> tuple[str, bool]:
     """A line on the snapshots, and whether it is an alarm."""
     try:
@@ -144,13 +164,15 @@ def standing(settings: Settings, now: datetime.datetime) -> tuple[str, bool]:
         made = json.loads((verified[-1] / "manifest.json").read_text())["made"] if verified else ""
     except (OSError, ValueError, KeyError) as error:
         return f"backups: {settings.backup_home} cannot be seen from here ({error}); `inv backups` can", False
+    failed = scheduled(settings, now, made)
     if not verified:
         what = f"none is verified, of {len(found)}" if found else "none; `inv backup` makes one"
-        return f"backups: {what}", bool(found or settings.backup_schedule)
+        return f"backups: {what}{failed}", bool(found or settings.backup_schedule)
     hours = (now - datetime.datetime.fromisoformat(made)).total_seconds() / 3600
     is_old = hours > settings.backup_max_age
     judged = f"TOO OLD, expected at most {settings.backup_max_age} h" if is_old else f"{len(found)} in all"
-    return f"backups: the newest verified one, {verified[-1].name}, was made {age(made, now)} ago; {judged}", is_old
+    line = f"backups: the newest verified one, {verified[-1].name}, was made {age(made, now)} ago; {judged}{failed}"
+    return line, is_old or bool(failed)
 
 
 def drilled(settings: Settings, now: datetime.datetime) -> tuple[str, bool]:

@@ -1,14 +1,15 @@
 """What every environment has in common: come up, be provisioned, go down, say how it is."""
 
+import contextlib
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from pypi_tasks import secret
-from pypi_tasks.errors import BadInput, Failed
+from pypi_tasks.errors import BadInput, Failed, UserError
 from pypi_tasks.settings import ROOT, Settings
 from pypi_tasks.world import World
 
@@ -30,8 +31,8 @@ class Deployment(Protocol):
     env: str
     owner: tuple[int, int] | None  # uid and gid of a server that is not the user who runs the task
 
-    def preflight(self) -> None:
-        """Refuse what cannot work, before anything is changed."""
+    def preflight(self, port: bool = True) -> None:
+        """Refuse what cannot work, before anything is changed; ``port`` where the server is to have its port."""
 
     def look(self) -> None:
         """Refuse when what is there cannot be seen."""
@@ -154,6 +155,19 @@ def await_health(world: World, server: Deployment, timeout: float) -> None:
     if not in_time:
         raise Failed(f"the server is not healthy after {timeout:.0f} s ({seen.health}){said}", fix="a longer --timeout")
     raise Failed(f"the server did not stay up ({seen.health}){said}", fix="see above, then `inv up` again")
+
+
+@contextlib.contextmanager
+def halted(server: Deployment) -> Iterator[None]:
+    """Have devpi stopped while its clients wait. However that ends, the server runs again."""
+    try:
+        server.halt()
+        yield
+    except (KeyboardInterrupt, UserError):
+        server.halt()  # an interrupted stop goes on by itself, and would stop what is started now
+        raise
+    finally:
+        server.resume()
 
 
 Factory = Callable[[World, Settings, str], Deployment]

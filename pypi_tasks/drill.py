@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from pypi_tasks import compose, deployment, image, native, smoke, stack
 from pypi_tasks.deployment import Deployment
-from pypi_tasks.errors import Failed
+from pypi_tasks.errors import Failed, Interrupted
 from pypi_tasks.served import Served, compare, is_listed
 from pypi_tasks.settings import Settings
-from pypi_tasks.world import World, resumable
+from pypi_tasks.world import ANEW, World
 
 TIMEOUT = 120  # seconds for the throw-away server to be healthy
 SHOWN = 20
@@ -46,8 +46,7 @@ class Stack(stack.Stack):
     def script(self, name: str, job: Mapping[str, Any], source: Path | None = None) -> Any:  # noqa: ARG002  all is here
         """Run a script on the throw-away data."""
         self.prepare()
-        quiet = ["docker", "compose", "--progress", "quiet", *self.argv()[2:]]
-        return self.world.converse([*quiet, "run", "--rm", "--no-deps", "-T", "backup", f"/opt/pypi_server/{name}.py"], job)
+        return self.converse(name, job)
 
     def start(self) -> None:
         """Have Compose start it."""
@@ -118,6 +117,8 @@ def run(
         made = throwaway(world, settings, server, name, images)
         try:
             outcome = rehearse(world, settings, server, made, snapshot, -1 if world.dry else opened["live"])
+        except (KeyboardInterrupt, Interrupted):
+            raise Interrupted("interrupted at: drill", ANEW) from None
         finally:
             discard(world, made)
             server.script("drill", {"do": "close", "name": name, "result": outcome})
@@ -163,8 +164,7 @@ def rehearse(world: World, settings: Settings, server: Deployment, made: Throwaw
         }  # fmt: skip
         there = made.settings  # type: ignore[attr-defined]
         live = running(settings, server)
-        with resumable("compare"):
-            compared = compare(Served(there.url), manifest, live)
+        compared = compare(Served(there.url), manifest, live)
         outcome |= dataclasses.asdict(compared) | {"findings": compared.wrong, "compared_with_live": live is not None}
         del outcome["wrong"]
         install(world, there, manifest)

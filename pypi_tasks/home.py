@@ -67,19 +67,23 @@ def check(world: World, settings: Settings, uid: int) -> None:
 
 def check_backups(world: World, settings: Settings, uid: int, gid: int) -> None:
     """Refuse a BACKUP_HOME that is no place of its own, or that whoever makes the snapshots could not write."""
-    place, data = settings.backup_home.resolve(), settings.devpi_home.resolve()
-    if place == data or place in data.parents or data in place.parents:
-        raise BadInput(
-            f"BACKUP_HOME={settings.backup_home} and DEVPI_HOME={settings.devpi_home}: one is in the other.",
-            fix="set BACKUP_HOME to a folder of its own, best on another disk",
-        )
+    place = settings.backup_home.resolve()
+    # The data would be in its own snapshots; the passwords, as plain text, in what is copied elsewhere.
+    for name, other in (("DEVPI_HOME", settings.devpi_home), ("SECRETS_HOME", settings.secrets_home)):
+        if place == other.resolve() or place in other.resolve().parents or other.resolve() in place.parents:
+            raise BadInput(
+                f"BACKUP_HOME={settings.backup_home} and {name}={other}: one is in the other.",
+                fix="set BACKUP_HOME to a folder of its own, best on another disk",
+            )
     if not is_there(place):
         return
     if not os.path.isdir(place):  # noqa: PTH112  Path.is_dir raises where one may not look
-        stop_here(world, NotReady(f"BACKUP_HOME={place} is a file; expected a folder.", fix="set BACKUP_HOME to a folder"))
+        raise NotReady(f"BACKUP_HOME={place} is a file; expected a folder.", fix="set BACKUP_HOME to a folder")
     owner = place.stat()
+    if owner.st_uid == uid and not writable_by(owner, uid, gid):
+        stop_here(world, NotReady(f"BACKUP_HOME={place} is read-only for uid {uid}, its owner.", fix=f"chmod u+w {place}"))
     # Root could write there; whose folder it is could not any more.
-    if not writable_by(owner, uid, gid) or (uid == 0 and owner.st_uid != 0):
+    elif not writable_by(owner, uid, gid) or (uid == 0 and owner.st_uid != 0):
         stop_here(world, NotReady(
             f"BACKUP_HOME={place} belongs to uid {owner.st_uid}; snapshots are made by uid {uid}.",
             fix=f"sudo chown -R {uid}:{gid} {place}",

@@ -39,7 +39,7 @@ class Server:
         self.running_settings = settings.devpi_home / "devpi.settings"
         self.log = settings.devpi_home / "devpi.log"
 
-    def preflight(self) -> None:
+    def preflight(self, port: bool = True) -> None:
         """The folder must be ours to write, and the port free unless our own server has it."""
         if self.settings.tls_key:
             raise BadInput("TLS_KEY is set, but the native server has no proxy for TLS.", fix="unset it, or `inv up --env dev`")
@@ -47,7 +47,7 @@ class Server:
         self.refuse_foreign_folder()
         if not self.pid():
             home.check_unused(self.world, self.settings)
-        if not (self.pid() and (self.is_unchanged() or answers(f"{self.settings.url}/+api"))):
+        if port and not (self.pid() and (self.is_unchanged() or answers(f"{self.settings.url}/+api"))):
             home.check_port(self.world, self.settings)
 
     def refuse_foreign_folder(self) -> None:

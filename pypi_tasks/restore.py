@@ -7,41 +7,61 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pypi_tasks import deployment
+from pypi_tasks import deployment, home
 from pypi_tasks.backup import age
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput, Failed, Interrupted, UserError
 from pypi_tasks.settings import ROOT, Settings
-from pypi_tasks.world import World
+from pypi_tasks.world import ANEW, World, is_attended
 
 SCRIPT = "restore"
+ASIDE = "server.before-"
 TIMEOUT = 120  # seconds for the server to be healthy
 
 
-def run(world: World, settings: Settings, server: Deployment, snapshot: str, yes: bool) -> None:
+def run(world: World, settings: Settings, server: Deployment, snapshot: str, yes: bool, without_damaged: bool = False) -> None:
     """Check and copy while the server goes on, ask, then put the copy in place of the data, which is kept beside it."""
-    server.preflight()
+    server.look()
     is_up = world.dry or server.state().health != "stopped"
+    server.preflight(port=is_up)
+    if not (yes or world.dry or is_attended()) and (is_up or has_data(settings.devpi_home)):
+        raise BadInput("there is data to replace, and no terminal to ask at; nothing was changed.", fix="--yes")
     with world.exclusive(ROOT / ".inv.lock"):
-        found = server.script(SCRIPT, {"do": "prepare", "snapshot": snapshot})
-        with discarded(world, server):
+        found = prepare(server, snapshot, without_damaged)
+        with discarded(world, server, settings.devpi_home):
             if not yes and is_replacing(found) and not world.confirm(question(settings.devpi_home, found), "y", "Y", "yes"):
                 raise BadInput("not confirmed, so nothing was changed.", fix="type y, or give --yes")
-            switched = switch(server) if is_up else server.script(SCRIPT, {"do": "switch"})
+            with deployment.halted(server) if is_up else contextlib.nullcontext():
+                switched = server.script(SCRIPT, {"do": "switch"})
         tell(world, settings.devpi_home, found, switched)
         if is_up:
-            await_health(world, server, switched)
-            provision(world, settings, server)
+            with in_place(server):
+                await_health(world, server, switched)
+                provision(world, settings, server)
         else:
             world.say(f"Next: inv up --env {server.env}")
 
 
+def prepare(server: Deployment, snapshot: str, without_damaged: bool = False) -> Any:
+    """Have a checked copy beside the data; none where Ctrl-C came, be it when all was done."""
+    try:
+        return server.script(SCRIPT, {"do": "prepare", "snapshot": snapshot, "without_damaged": without_damaged})
+    except (KeyboardInterrupt, Interrupted):
+        server.script(SCRIPT, {"do": "discard"})
+        raise
+
+
 def put_in_place(world: World, settings: Settings, server: Deployment, snapshot: str) -> None:
     """The same for a server that is stopped, without a question."""
-    found = server.script(SCRIPT, {"do": "prepare", "snapshot": snapshot})
-    with discarded(world, server):
+    found = prepare(server, snapshot)
+    with discarded(world, server, settings.devpi_home):
         switched = server.script(SCRIPT, {"do": "switch"})
     tell(world, settings.devpi_home, found, switched)
+
+
+def has_data(folder: Path) -> bool:
+    """Whether there is data in DEVPI_HOME, as far as can be seen from here."""
+    return home.is_there(folder / "server") or home.is_there(folder / ".nodeinfo")
 
 
 def is_replacing(found: Mapping[str, Any] | None) -> bool:
@@ -69,28 +89,32 @@ def question(folder: Path, found: Mapping[str, Any] | None) -> str:
 
 
 @contextlib.contextmanager
-def discarded(world: World, server: Deployment) -> Iterator[None]:
+def discarded(world: World, server: Deployment, folder: Path) -> Iterator[None]:
     """Leave no copy behind that was not used; tell which data is in place, should that be unclear."""
     try:
         yield
     except (KeyboardInterrupt, UserError) as error:
         unused = server.script(SCRIPT, {"do": "discard"})["discarded"]
-        world.say("the data is what it was" if unused else "the snapshot is in place; the data from before is server.before-TIME")
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted("interrupted at: restore", fix="the same command again starts anew") from None
+        placed = f"the snapshot is in place; the data from before is {last_aside(folder)}"
+        world.say("the data is what it was" if unused else placed)
+        if isinstance(error, KeyboardInterrupt | Interrupted):
+            raise Interrupted("interrupted at: restore", fix=ANEW if unused else f"inv up --env {server.env}") from None
         raise
 
 
-def switch(server: Deployment) -> Any:
-    """Put the copy in place while devpi is stopped and its clients wait. However that ends, the server runs again."""
+def last_aside(folder: Path) -> str:
+    """The data that was replaced last, as far as can be seen from here."""
+    found = [path.name for path in home.entries(folder) if path.name.startswith(ASIDE)]
+    return str(folder / (found[-1] if found else f"{ASIDE}TIME"))
+
+
+@contextlib.contextmanager
+def in_place(server: Deployment) -> Iterator[None]:
+    """What is to be typed after Ctrl-C, once the snapshot is where the data was."""
     try:
-        server.halt()
-        return server.script(SCRIPT, {"do": "switch"})
-    except (KeyboardInterrupt, UserError):
-        server.halt()  # an interrupted stop goes on by itself, and would stop what is started now
-        raise
-    finally:
-        server.resume()
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted("interrupted at: restore, with the snapshot in place", fix=f"inv up --env {server.env}") from None
 
 
 def serial(live: int) -> str:
@@ -105,6 +129,8 @@ def tell(world: World, folder: Path, found: Mapping[str, Any] | None, switched: 
     world.say(f"restored {found['name']}: serial {found['serial']:,}, {found['files']:,} files")
     if switched["aside"]:
         world.say(f"the data from before, {serial(found['live'])}, is kept in {folder / switched['aside']}")
+    for path in found["damaged"]:
+        world.warn(f"left out, since it is damaged in the snapshot: {path}")
     if found["lost"]:
         world.warn(f"{found['lost']} files were lost before the snapshot was made; `inv backups` and its manifest.json name them")
 

@@ -1,9 +1,9 @@
 """A Docker environment at work: the containers of its Compose file, and the commands on them."""
 
 import json
-import os
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from pypi_tasks.deployment import State
 from pypi_tasks.errors import Failed, Interrupted, NotReady
 from pypi_tasks.image import Image
 from pypi_tasks.settings import ROOT, Settings
-from pypi_tasks.world import World
+from pypi_tasks.world import World, poll
 
 RENDERED = ROOT / ".rendered"
 SERVICE = "devpi"
 SERVICES = (SERVICE, "port", "proxy")
+SOON = 0.5  # seconds until what was asked of the engine is there
 BACKUP = "backup"  # a service where there is a schedule
 SERVICE_LABEL = "com.docker.compose.service"
 # Which image the containers are of that an upgrade replaces.
@@ -46,7 +47,7 @@ class Stack:
         """A Compose command on this stack."""
         return ["docker", "compose", "--project-name", self.project, "--file", str(self.file), *words]
 
-    def preflight(self) -> None:
+    def preflight(self, port: bool = True) -> None:
         """Engine, Compose, settings, folder and port, all before the first change."""
         ready = engine.require(self.world, "engine", "compose", "buildx")
         compose.render(self.settings, self.env)
@@ -63,7 +64,7 @@ class Stack:
         self.refuse_other_checkout()
         if not self.containers(running=True):
             home.check_unused(self.world, self.settings)
-        if not self.has_port():
+        if port and not self.has_port():
             home.check_port(self.world, self.settings)
 
     def refuse_other_checkout(self) -> None:
@@ -168,23 +169,34 @@ class Stack:
         if self.is_here():
             home.check_backups(self.world, self.settings, self.settings.devpi_uid, self.settings.devpi_gid)
         self.prepare()
-        quiet = ["docker", "compose", "--progress", "quiet", *self.argv()[2:]]
         if source and not self.is_here():
             raise NotReady("the engine is elsewhere, where a folder of this machine is not.", fix="the same on that machine")
         mount = ["--volume", f"{source}:/source:ro"] if source else []
-        container = f"{self.project}-{name}-{os.getpid()}"
+        return self.converse(name, {**job, "source": "/source"} if source else job, mount)
+
+    def converse(self, name: str, job: Mapping[str, Any], mount: Sequence[str] = ()) -> Any:
+        """Give a job to a script, in a container that does not outlive this."""
+        container = f"{self.project}-{name}-{secrets.token_hex(3)}"
+        quiet = ["docker", "compose", "--progress", "quiet", *self.argv()[2:]]
         argv = [*quiet, "run", "--rm", "--no-deps", "-T", "--name", container, *mount, BACKUP, f"/opt/pypi_server/{name}.py"]
         try:
-            return self.world.converse(argv, {**job, "source": "/source"} if source else job)
-        except Interrupted:
+            return self.world.converse(argv, job)
+        except (Interrupted, Failed):
             self.end(container)
             raise
 
     def end(self, container: str) -> None:
-        """Have a container tidy up and go. Compose, once interrupted, leaves it to itself."""
-        for command in (["stop", "--timeout", "60"], ["rm", "--force"]):
-            if self.world.ask(["docker", "ps", "--all", "--quiet", "--filter", f"name=^{container}$"]).stdout:
+        """Have a container tidy up and go, if it is there still: Compose, when interrupted or killed, leaves it to itself."""
+        poll(lambda: self.is_left(container), SOON)
+        for status, command in (("running", ["stop", "--timeout", "60"]), ("created", ["rm", "--force"])):
+            if self.is_left(container, status):
                 self.world.sweep(["docker", *command, container])
+
+    def is_left(self, container: str, *status: str) -> bool:
+        """Whether a container is there, in one of these states, if any is named."""
+        filters = [f"name=^{container}$", *(f"status={one}" for one in status)]
+        shown = self.world.ask(["docker", "ps", "--all", "--quiet", *(f"--filter={one}" for one in filters)], check=False)
+        return bool(shown.stdout)
 
     def provision(self, wish: str) -> str:
         """Run provision.py in the container."""

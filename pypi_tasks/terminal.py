@@ -22,30 +22,37 @@ def progress(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bars() -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Show how far a job is, told as ``{"what", "done", "total"}``: bars on a terminal, elsewhere a line every ten seconds."""
+    """Show how far a job is, told as pypi_server/jobs.py tells it: bars on a terminal, elsewhere a line after two seconds, and
+    then every ten."""
     if not sys.stdout.isatty():
-        told = time.monotonic()
+        due = time.monotonic() + 2
 
         def say(event: Mapping[str, Any]) -> None:
-            nonlocal told
-            if time.monotonic() - told > 10:
-                told = time.monotonic()
-                print(f"  {event['done']:,} of {event['total']:,} {event['what']}", flush=True)
+            nonlocal due
+            if (now := time.monotonic()) > due:
+                due = now + 10
+                print(f"  {event['what']}: {so_far(event)}", flush=True)
 
         yield say
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description:20}"), BarColumn(), TextColumn("{task.fields[so_far]}"), TimeRemainingColumn())
     with Progress(*columns, transient=True) as drawn:
         rows: dict[str, TaskID] = {}
 
         def show(event: Mapping[str, Any]) -> None:
             if (what := event["what"]) not in rows:
-                rows[what] = drawn.add_task(what)
-            drawn.update(rows[what], completed=event["done"], total=event["total"])
+                rows[what] = drawn.add_task(what, so_far="")
+            drawn.update(rows[what], completed=event["done"], total=event["total"], so_far=so_far(event))
 
         yield show
+
+
+def so_far(event: Mapping[str, Any]) -> str:
+    """How much is done, of how much."""
+    show = human if event.get("bytes") else "{:,}".format
+    return f"{show(event['done'])} of {show(event['total'])}"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

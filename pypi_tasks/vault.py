@@ -85,7 +85,7 @@ def lock(words: str, found: Mapping[str, str]) -> Locked:
 
 
 def unlocked(words: str, locked: Locked, name: str) -> dict[str, str]:
-    """Secrets as they were, by file name; Failed where the passphrase is another, or what is stored is damaged."""
+    """Secrets as they were, by file name; BadInput where the passphrase is another, Failed where what is stored is damaged."""
     from cryptography.fernet import Fernet, InvalidToken
 
     try:
@@ -97,7 +97,7 @@ def unlocked(words: str, locked: Locked, name: str) -> dict[str, str]:
         if any("/" in file or file.startswith(".") for file in found):
             raise ValueError("the name of a file in it is none of a secret")
     except InvalidToken:
-        raise Failed(
+        raise BadInput(
             f"the passphrase does not open the secrets of snapshot {name}, or they are damaged. Nothing was changed.",
             fix="the BACKUP_PASSPHRASE of the day it was made",
         ) from None
@@ -113,7 +113,8 @@ def store(server: Deployment, name: str, locked: Locked) -> None:
 
 
 def open(world: World, settings: Settings, server: Deployment, name: str = "") -> None:
-    """Write the secrets of a snapshot into SECRETS_HOME, of the newest verified one for none; what is there is put aside."""
+    """Write the secrets of a snapshot into SECRETS_HOME, for none of the newest verified one that has any; what is there is put
+    aside."""
     words = passphrase(settings, again=False)
     answer = server.script(SCRIPT, {"do": "get", "snapshot": name})
     if world.dry:

@@ -7,6 +7,7 @@ from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import Failed
 from pypi_tasks.settings import Settings
 from pypi_tasks.terminal import human, table
+from pypi_tasks.words import counted
 from pypi_tasks.world import World
 
 SHOWN = 50
@@ -21,7 +22,7 @@ def run(
     found = server.script("verify", {"live": live or both, "snapshots": snapshots or both, "repair": repair})
     if world.dry:
         return
-    world.say(summary(found, live or both, snapshots or both))
+    world.say(summary(found, found["live"], snapshots or both))
     for note in found["notes"]:
         world.warn(note)
     damage: list[Damage] = found["damage"]
@@ -34,7 +35,7 @@ def run(
         if (home / found["aside"]).exists():
             world.say(f"what was damaged is kept in {home / found['aside']}")
     if left := [one for one in damage if not one["repaired"]]:
-        raise Failed(f"{len(left):,} damaged, as the table shows.", fix="; ".join(advice(left)))
+        raise Failed(f"{len(left):,} damaged, as the table shows.", fix="; ".join(advice(left, found["live"])))
 
 
 def summary(found: Mapping[str, Any], live: bool, snapshots: bool) -> str:
@@ -42,20 +43,24 @@ def summary(found: Mapping[str, Any], live: bool, snapshots: bool) -> str:
     parts = []
     if live:
         compared = f" (those of snapshot {found['compared']} compared)" if found["compared"] else ""
-        parts.append(f"{found['commits']:,} commits{compared}, {found['files']:,} files, {human(found['bytes'])}")
+        commits, files = counted(found["commits"], "commit"), counted(found["files"], "file")
+        parts.append(f"{commits}{compared}, {files}, {human(found['bytes'])}")
     if live and found["again"]:
-        parts.append(f"{found['again']:,} mirrored files that will be fetched again when they are asked for")
+        parts.append(f"{counted(found['again'], 'mirrored file')} that will be fetched again when asked for")
     if snapshots:
-        parts.append(f"{found['snapshots']:,} snapshots of {found['contents']:,} contents")
+        parts.append(f"{counted(found['snapshots'], 'snapshot')} of {counted(found['contents'], 'content')}")
     damaged = len(found["damage"])
     repaired = sum(bool(one["repaired"]) for one in found["damage"])
     return f"looked at {'; '.join(parts)}: " + (f"{damaged:,} damaged, {repaired:,} repaired" if damaged else "all sound")
 
 
-def advice(left: Sequence[Damage]) -> list[str]:
-    """What to do about what is damaged."""
+def advice(left: Sequence[Damage], live: bool = True) -> list[str]:
+    """What to do about what is damaged; ``live`` tells whether there is live data to make another snapshot of."""
     kinds = {one["kind"] for one in left}
     found = []
+    if kinds & {"snapshot", "content"} and not live:
+        sound = "`inv restore` takes the newest snapshot that is whole (`inv backups` shows which are)"
+        return [sound, "`inv restore NAME --without-damaged` takes one without its damaged files"]
     if any(one["source"] for one in left):
         found.append("`inv verify --repair` for what can be repaired from a sound copy")
     if kinds & {"database", "commit"}:

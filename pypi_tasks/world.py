@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pypi_tasks.errors import Failed, Interrupted, NotReady
+from pypi_tasks.errors import BadInput, Failed, Interrupted, NotReady
 from pypi_tasks.terminal import bars, progress
 
 Argv = Sequence[str]
@@ -26,6 +26,8 @@ INSTALL = {
     "docker": "install Docker Engine with Buildx and Compose, or use `inv up --env local`, which needs none",
     "git": "install git",
 }
+ANEW = "the same command again starts anew"
+GONE = re.compile(r"No such (container|image|network|volume)|already in progress")  # as Docker says it
 
 
 @dataclass(frozen=True)
@@ -92,40 +94,54 @@ class World:
 
     def converse(self, argv: Argv, job: Mapping[str, Any], env: Mapping[str, str] | None = None) -> Any:
         """Run one of the scripts that take a job and tell of their progress (pypi_server/jobs.py); returns the outcome, None
-        in a dry run. What the script refuses is a user's error."""
+        in a dry run. What the script refuses is a user's error, of the kind that its exit code names."""
         short = {name: value for name, value in job.items() if isinstance(value, str | int)}
         if not self.announce(f"{shlex.join(argv)} <<< {shlex.quote(json.dumps(short))}"):
             return None
-        with installed(argv[0]), resumable(shlex.join(argv[-2:])), bars() as show, tempfile.TemporaryFile("w+") as stdin:
+        at = shlex.join(argv[-2:])
+        with installed(argv[0]), resumable(at, ANEW), bars() as show, tempfile.TemporaryFile("w+") as stdin:
             json.dump(job, stdin)
             stdin.seek(0)
             said = []
             with (
                 subprocess.Popen(
-                    argv, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+                    argv,
+                    env=env,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    process_group=0,
                 ) as running,
                 ThreadPoolExecutor(1) as pool,
             ):
-                outcome = pool.submit(running.stdout.read)  # type: ignore[union-attr]
                 try:
+                    outcome = pool.submit(running.stdout.read)  # type: ignore[union-attr]
                     for line in running.stderr or ():
                         if line.startswith("{"):
                             show(json.loads(line))
                         else:
                             said.append(line)
                 except KeyboardInterrupt:
-                    running.terminate()  # a terminal tells it too, others do not; then wait until it has tidied up
+                    # Compose is two processes, the first of which may go without the second. Then wait until all is tidied up.
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(running.pid, signal.SIGTERM)
                     raise
+        if running.returncode == Interrupted.exit_code:
+            raise Interrupted(f"interrupted at: {at}", ANEW)
         if running.returncode != 0:
-            raise Failed("".join(said).strip() or f"`{shlex.join(argv)}` exited {running.returncode}.")
+            kind = BadInput if running.returncode == os.EX_USAGE else Failed
+            raise kind("".join(said).strip() or f"`{shlex.join(argv)}` exited {running.returncode}.")
         return json.loads(outcome.result())
 
     def sweep(self, argv: Argv) -> None:
-        """Run a removal. What is in use or gone already is told and passed over, so that the rest still goes."""
+        """Run a removal. What is in use is told and passed over, so that the rest still goes."""
         if self.announce(shlex.join(argv)):
             result = subprocess.run(argv, capture_output=True, text=True)
-            if result.returncode != 0:
-                self.warn(f"left where it is: {(result.stderr or result.stdout).strip()}")
+            said = (result.stderr or result.stdout).strip()
+            if result.returncode != 0 and not GONE.search(said):
+                self.warn(f"left where it is: {said}")
 
     def stream(self, argv: Argv) -> None:
         """Run a command that only looks and may go on until Ctrl-C."""
@@ -233,6 +249,11 @@ class World:
             return False
 
 
+def is_attended() -> bool:
+    """Whether there is somebody to answer a question."""
+    return sys.stdin.isatty()
+
+
 def tool(name: str) -> str:
     """The path of a command that is installed beside this Python, whether or not its environment is active."""
     beside = Path(sys.executable).parent / name
@@ -240,12 +261,12 @@ def tool(name: str) -> str:
 
 
 @contextlib.contextmanager
-def resumable(what: str) -> Iterator[None]:
+def resumable(what: str, fix: str = "the same command again goes on from here") -> Iterator[None]:
     """Turn Ctrl-C into a message."""
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted at: {what}", fix="the same command again goes on from here") from None
+        raise Interrupted(f"interrupted at: {what}", fix) from None
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pypi_tasks import backup, home
 from pypi_tasks.errors import BadInput, NotReady
 from pypi_tasks.settings import Settings
 from pypi_tasks.world import World
-from tests.helpers import public_folder, settings_of, told, unprivileged
+from tests.helpers import NOBODY, public_folder, settings_of, told, unprivileged
 from tests.packages import build_wheel, new_version, twine_upload
 from tests.test_snapshot import finished
 from tests.workspace import Workspace
@@ -90,6 +90,14 @@ class TestStaying:
         verified = finished(place)
         assert server.staying(place.all(), NONE | {"last": 5}) == {verified.name}
 
+    def test_the_last_verified_one_with_secrets_stays_too(self, place: Backups) -> None:
+        """A schedule makes them without."""
+        old, secret, damaged = finished(place), finished(place), finished(place, is_whole=False)
+        for one in (old, secret, damaged):
+            (one.folder / "secrets.json").write_text("{}")
+        last = [finished(place) for _ in range(3)][-1]
+        assert server.staying(place.all(), NONE | {"last": 1}) == {secret.name, last.name}
+
     def test_prune_tells_what_goes_and_in_a_trial_leaves_it(self, place: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BACKUP_HOME", str(place.folder))
         first, second = finished(place), finished(place)
@@ -119,11 +127,11 @@ class TestTable:
     def test_a_row_has_all_that_is_known(self) -> None:
         one = {
             "name": "n", "made": "2026-03-10T06:00:00+00:00", "serial": 1234, "files": 5678, "private": 90, "bytes": 5_000_000,
-            "own": 4_000, "verified": "2026-03-10T11:00:00+00:00", "lost": {},
+            "own": 4_000, "secrets": True, "verified": "2026-03-10T11:00:00+00:00", "lost": {},
         }  # fmt: skip
-        assert backup.row(one, NOW) == ["n", "6 h", "1,234", "90", "5,678", "5 MB", "4 kB", "1 h ago"]
-        assert backup.row(one | {"verified": ""}, NOW)[-1] == "NO"
-        assert backup.row({"name": "n", "damaged": "why"}, NOW) == ["n", "", "", "", "", "", "", "DAMAGED"]
+        assert backup.row(one, NOW) == ["n", "6 h", "1,234", "90", "5,678", "5 MB", "4 kB", "yes", "1 h ago"]
+        assert backup.row(one | {"verified": "", "secrets": False}, NOW)[-2:] == ["", "NO"]
+        assert backup.row({"name": "n", "damaged": "why"}, NOW) == ["n", *[""] * 7, "DAMAGED"]
 
 
 def seen(folder: Path, made: str = "", verified: bool = True) -> Settings:
@@ -157,6 +165,19 @@ class TestStanding:
         settings = seen(tmp_path, "2026-03-10T09:00:00+00:00", verified=False)
         assert backup.standing(settings, NOW) == ("backups: none is verified, of 1", True)
 
+    @pytest.mark.parametrize(("at", "failed", "is_told"), [("11", "why", True), ("08", "why", False), ("11", "", False)])
+    def test_a_schedule_that_fails_is_an_alarm_until_there_is_a_newer_snapshot(
+        self, tmp_path: Path, at: str, failed: str, is_told: bool
+    ) -> None:
+        seen(tmp_path, "2026-03-10T09:00:00+00:00")
+        settings = settings_of(tmp_path, BACKUP_HOME=str(tmp_path / "backups"), BACKUP_SCHEDULE="6h")
+        found = {"at": f"2026-03-10T{at}:00:00+00:00", "failed": failed, "next": "2026-03-10T12:05:00+00:00"}
+        (tmp_path / "backups" / "schedule.json").write_text(json.dumps(found).ljust(4096))
+        line, is_alarm = backup.standing(settings, NOW)
+        assert ("; BACKUP_SCHEDULE FAILED 1 h ago, tries again in 5 min: why" in line) is is_told and is_alarm is is_told
+        (tmp_path / "backups" / "schedule.json").write_text("{")
+        assert backup.standing(settings, NOW)[1] is False
+
     def test_what_one_may_not_look_into_is_no_failure(self) -> None:
         with public_folder() as folder:
             settings = seen(folder, "2026-03-10T09:00:00+00:00")
@@ -186,10 +207,17 @@ class TestStanding:
 
 
 class TestPlace:
-    @pytest.mark.parametrize("place", ["devpi", "devpi/backups", "devpi/server/x/y", "."])
-    def test_one_inside_the_data_or_around_it_is_refused(self, tmp_path: Path, place: str) -> None:
+    @pytest.mark.parametrize("place", ["devpi", "devpi/backups", "devpi/server/x/y", ".", "secrets", "secrets/backups"])
+    def test_one_inside_the_data_or_the_secrets_or_around_them_is_refused(self, tmp_path: Path, place: str) -> None:
         settings = settings_of(tmp_path, BACKUP_HOME=str(tmp_path / place))
         with pytest.raises(BadInput, match="one is in the other"):
+            home.check_backups(World(), settings, os.getuid(), os.getgid())
+
+    def test_secrets_in_what_is_copied_elsewhere_are_refused(self, tmp_path: Path) -> None:
+        settings = settings_of(
+            tmp_path, BACKUP_HOME=str(tmp_path / "backups"), SECRETS_HOME=str(tmp_path / "backups" / "secrets")
+        )
+        with pytest.raises(BadInput, match=r"SECRETS_HOME=.*one is in the other"):
             home.check_backups(World(), settings, os.getuid(), os.getgid())
 
     def test_a_link_does_not_hide_that(self, tmp_path: Path) -> None:
@@ -207,8 +235,9 @@ class TestPlace:
     def test_a_file_and_a_folder_of_somebody_elses_are_refused_with_the_fix(self, tmp_path: Path) -> None:
         settings = settings_of(tmp_path, BACKUP_HOME=str(tmp_path / "backups"))
         settings.backup_home.touch()
-        with pytest.raises(NotReady, match="is a file"):
-            home.check_backups(World(), settings, os.getuid(), os.getgid())
+        for dry in (False, True):
+            with pytest.raises(NotReady, match="is a file"):
+                home.check_backups(World(dry), settings, os.getuid(), os.getgid())
         settings.backup_home.unlink()
         settings.backup_home.mkdir(mode=0o755)
         with pytest.raises(NotReady) as caught:
@@ -216,6 +245,25 @@ class TestPlace:
         assert f"belongs to uid {os.getuid()}" in told(caught) and f"sudo chown -R 4321:4321 {settings.backup_home}" in told(
             caught
         )
+
+    def test_ones_own_that_is_read_only_is_told_with_the_command_that_helps(self, tmp_path: Path) -> None:
+        settings = settings_of(tmp_path, BACKUP_HOME=str(tmp_path / "backups"))
+        settings.backup_home.mkdir()
+        uid = os.getuid() or NOBODY
+        if os.getuid() == 0:
+            os.chown(settings.backup_home, uid, uid)
+        settings.backup_home.chmod(0o500)
+        with pytest.raises(NotReady) as caught:
+            home.check_backups(World(), settings, uid, uid)
+        settings.backup_home.chmod(0o700)
+        assert f"is read-only for uid {uid}, its owner" in told(caught) and f"chmod u+w {settings.backup_home}" in told(caught)
+
+    @pytest.mark.parametrize("options", [{"full": True}, {"with_secrets": True}])
+    def test_pruning_makes_no_snapshot_and_does_not_seem_to(self, options: dict[str, bool]) -> None:
+        option = "--" + next(iter(options)).replace("_", "-")
+        with pytest.raises(BadInput, match=f"{option} and --prune do not go together"):
+            backup.refuse_both("", True, **options)
+        backup.refuse_both("", False, **options)
 
     def test_pruning_another_place_is_refused(self) -> None:
         with pytest.raises(BadInput, match="--to and --prune do not go together"):

@@ -1,6 +1,7 @@
 """Whatever is wrong: a clear error with its fix, a nonzero exit, and nothing changed."""
 
 import os
+import socket
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -131,6 +132,37 @@ def test_a_data_folder_that_is_a_file_or_read_only_is_told(fresh: Workspace, rea
         error = fresh.refused("up", "--env", "local", DEVPI_HOME=str(home))
         assert "read-only" in error and ("set DEVPI_HOME" in error or "chmod -R u+w" in error)
     assert not made(fresh)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["restore", "--snapshot", "", "--yes"], ["restore", ""], ["drill", "--snapshot="], ["unlock", ""], ["adopt", ""],
+        ["fetch", "", "--from=far:away"], ["fetch", "--from", ""], ["backup", "--to", ""], ["upgrade", "--to="],
+        ["rotate", "--only", ""], ["up", "--env="], ["build", ""],
+    ],
+)  # fmt: skip
+def test_an_empty_value_is_no_value_that_was_left_out(fresh: Workspace, words: list[str]) -> None:
+    result = fresh.inv(*words, check=False)
+    assert result.returncode == 2 and "is empty" in result.stderr and result.stdout == ""
+    assert not made(fresh)
+
+
+def test_data_is_not_replaced_where_nobody_can_be_asked(fresh: Workspace) -> None:
+    (fresh.home / "server").mkdir(parents=True)
+    result = fresh.inv("restore", "--env", "local", check=False)
+    assert result.returncode == 2 and "no terminal to ask at" in result.stderr and result.stdout == ""
+    assert not (fresh.root / ".venvs").exists()
+
+
+def test_what_is_known_to_be_down_is_not_asked(fresh: Workspace, tmp_path: Path) -> None:
+    """A proxy would keep the question until devpi is up again."""
+    path = shim(tmp_path / "engine", "[ $1 != version ] || echo 28.5.2")
+    with socket.create_server(("127.0.0.1", int(fresh.port))) as proxy:
+        assert "does not answer" in fresh.inv("status", PATH=path, PYPI_ENV="local").stdout
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
 
 
 def test_a_bad_timeout_is_told(fresh: Workspace) -> None:

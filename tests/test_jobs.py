@@ -31,6 +31,11 @@ def test_a_refusal_is_told_as_it_is_and_is_a_failure() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (1, "", "not today\n")
 
 
+def test_a_job_that_cannot_be_right_has_a_code_of_its_own() -> None:
+    result = script("def work(job): raise BadWish('no such snapshot')\nmain(work)", {})
+    assert (result.returncode, result.stdout, result.stderr) == (os.EX_USAGE, "", "no such snapshot\n")
+
+
 def test_what_the_disk_refuses_is_told_without_a_traceback(tmp_path: Path) -> None:
     result = script("main(lambda job: open(job['path']).read())", {"path": str(tmp_path / "none")})
     assert result.returncode == 1 and "No such file" in result.stderr and "Traceback" not in result.stderr
@@ -52,16 +57,18 @@ main(work)
     assert result.returncode == 130 and result.stderr == "" and (tmp_path / "tidy").exists()
 
 
-def test_what_is_under_way_is_told_in_lines_of_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "PAUSE", 0.0)
+def test_what_is_done_is_told_in_lines_of_json_to_the_last(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "PAUSE", -1.0)
     assert list(jobs.tracked(["a", "b"], "files")) == ["a", "b"]
     assert list(jobs.tracked(iter("cd"), "others", 7)) == ["c", "d"]
-    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert list(jobs.tracked([b"large", b"s"], "sizes", size=len)) == [b"large", b"s"]
+    told = [tuple(json.loads(line).values()) for line in capsys.readouterr().err.splitlines()]
     assert told == [
-        {"what": "files", "done": 0, "total": 2},
-        {"what": "files", "done": 1, "total": 2},
-        {"what": "others", "done": 0, "total": 7},
-        {"what": "others", "done": 1, "total": 7},
+        *[("files", 1, 2, False), ("files", 2, 2, False), ("files", 2, 2, False)],
+        *[("others", 1, 7, False), ("others", 2, 7, False), ("others", 2, 7, False)],
+        *[("sizes", 5, 6, True), ("sizes", 6, 6, True), ("sizes", 6, 6, True)],
     ]
 
 

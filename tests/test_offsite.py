@@ -106,7 +106,7 @@ class TestSent:
     def test_one_that_cannot_be_sent_whole_is_no_snapshot_there(self, settings: Settings, elsewhere: Path) -> None:
         made = make(settings, "2026-01-01T00-00-00Z", "one", "two")
         next((settings.backup_home / "files").rglob("*/*")).unlink()
-        with pytest.raises(Failed, match="1 contents did not arrive"):
+        with pytest.raises(Failed, match="1 content did not arrive"):
             send(settings, made.name)
         assert not [path for path in tree(elsewhere) if path.startswith("snapshots/")]
 
@@ -161,8 +161,10 @@ class TestFetched:
         content = path.read_bytes()
         path.write_bytes(content[:-1] + b"X")
         shutil.rmtree(settings.backup_home)
-        with pytest.raises(Failed, match=r"damaged|not what its manifest says"):
+        with pytest.raises(Failed, match=r"damaged|not as its manifest says") as caught:
             offsite.fetch(World(), settings, REMOTE)
+        assert "the same command again" not in told(caught) and "inv backups" not in told(caught)
+        assert not (settings.backup_home / "work").exists()
         assert not (settings.backup_home / "snapshots").exists()
         assert not [
             one
@@ -173,14 +175,51 @@ class TestFetched:
         offsite.fetch(World(), settings, REMOTE)
         assert tree(settings.backup_home) == tree(elsewhere)
 
+    def test_what_is_not_there_elsewhere_is_told_with_what_helps(self, settings: Settings, elsewhere: Path) -> None:
+        for day in (1, 2):
+            send(settings, make(settings, f"2026-01-0{day}T00-00-00Z", f"of {day}").name)
+        digest = hashlib.sha256(b"of 2").hexdigest()
+        (elsewhere / "files" / digest[:2] / digest[2:]).unlink()
+        shutil.rmtree(settings.backup_home)
+        with pytest.raises(Failed) as caught:
+            offsite.fetch(World(), settings, REMOTE)
+        assert f"1 content of the snapshot missing in {REMOTE}/files" in told(caught) and digest[2:] in told(caught)
+        assert f"Fix: inv fetch 2026-01-01T00-00-00Z --from {REMOTE}; or rclone copy" in told(caught)
+        assert "--without-damaged" in told(caught)
+        assert not list(Pool(settings.backup_home).contents())
+
+    @pytest.mark.usefixtures("elsewhere")
+    def test_what_is_damaged_here_is_moved_away_and_fetched_with_the_same_command(self, settings: Settings) -> None:
+        made = make(settings, "2026-01-01T00-00-00Z", "one")
+        send(settings, made.name)
+        shutil.rmtree(made.folder)
+        here = next(path for path in Pool(settings.backup_home).contents() if path.read_text() == "one")
+        here.chmod(0o644)
+        here.write_text("onX")
+        with pytest.raises(Failed, match=r"moved to \S+damaged") as caught:
+            offsite.fetch(World(), settings, REMOTE)
+        assert "Fix: the same command again fetches what is missing" in told(caught)
+        offsite.fetch(World(), settings, REMOTE)
+        damaged = settings.backup_home / "damaged" / here.parent.name / here.name
+        assert here.read_text() == "one" and damaged.read_text() == "onX"
+        assert {path.stat().st_mode & 0o777 for path in Pool(settings.backup_home).contents()} == {0o444}
+
     def test_one_that_was_cut_off_is_none(self, settings: Settings, elsewhere: Path) -> None:
         send(settings, make(settings, "2026-01-01T00-00-00Z", "one").name)
         send(settings, make(settings, "2026-01-02T00-00-00Z", "two").name)
         (elsewhere / "snapshots" / "2026-01-02T00-00-00Z" / "manifest.sha256").unlink()
         shutil.rmtree(settings.backup_home)
         assert offsite.fetch(World(), settings, REMOTE) == "2026-01-01T00-00-00Z"
-        with pytest.raises(BadInput, match=r"no snapshot 2026-01-02.*known: 2026-01-01T00-00-00Z"):
+        part = r"known: 2026-01-01T00-00-00Z; sent only in part, without manifest\.sha256: 2026-01-02T00-00-00Z"
+        with pytest.raises(BadInput, match=rf"no snapshot 2026-01-02.*{part}"):
             offsite.fetch(World(), settings, REMOTE, "2026-01-02T00-00-00Z")
+
+    @pytest.mark.usefixtures("elsewhere")
+    def test_rclone_that_has_all_from_variables_does_not_miss_its_file(
+        self, settings: Settings, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        send(settings, make(settings, "2026-01-01T00-00-00Z", "one").name)
+        assert "not found - using defaults" not in "".join(capfd.readouterr())
 
     @pytest.mark.usefixtures("elsewhere")
     def test_an_empty_place_and_no_place_at_all_are_told(self, settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """When a snapshot is due, by times of day and intervals, and after a clock that was wrong."""
 
 import datetime
+import json
 from pathlib import Path
 
 import backup
@@ -85,9 +86,30 @@ def test_where_there_is_no_data_yet_it_waits_for_it(place: Backups, tmp_path: Pa
 
 
 def test_a_failure_is_a_line_and_no_end(place: Backups, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert schedule.work({"last": 1}) is False
+    assert schedule.work({"last": 1}, ["6h"]) is False
     assert capsys.readouterr().out.startswith("no snapshot: devpi's database cannot be read: ")
     (tmp_path / "devpi" / "server" / ".sqlite").write_bytes(b"no database at all" * 1000)
-    assert schedule.work({"last": 1}) is False
+    assert schedule.work({"last": 1}, ["6h"]) is False
     assert "devpi's database is damaged" in capsys.readouterr().out
     assert place.all() == [] and not place.work.exists()
+    found = json.loads((place.folder / "schedule.json").read_text())
+    assert found["failed"].startswith("no snapshot: devpi's database is damaged")
+    assert found["at"] == NOON.isoformat() and found["next"] == (NOON + HOUR / 12).isoformat()
+
+
+def test_how_it_went_is_written_in_as_many_bytes_each_time_so_that_a_full_disk_takes_it(place: Backups) -> None:
+    place.folder.mkdir()
+    for failed in ("", "\N{SNAKE}" * 10_000, "why"):
+        schedule.record(failed, NOON)
+        text = (place.folder / "schedule.json").read_bytes()
+        assert len(text) == schedule.RECORD_SIZE and json.loads(text)["failed"] == failed[: len(json.loads(text)["failed"])]
+    assert json.loads(text)["failed"] == "why"
+
+
+def test_a_place_that_cannot_be_written_is_no_end_either(place: Backups, capsys: pytest.CaptureFixture[str]) -> None:
+    schedule.record("why", NOON)
+    assert capsys.readouterr().out == "why\n" and not place.folder.exists()
+
+
+def test_the_schedule_is_told_in_words() -> None:
+    assert [schedule.words(part) for part in ("02:30", "6h", "30m")] == ["at 02:30 UTC", "every 6 h", "every 30 min"]

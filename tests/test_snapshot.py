@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -11,12 +12,12 @@ from typing import Any
 
 import pytest
 import snapshot
-from jobs import Refusal
+from jobs import BadWish, Refusal
 from pool import Stored
 from snapshot import SCHEMA, Backups, Manifest, Snapshot, parse
 
 from pypi_tasks.settings import ROOT
-from tests.helpers import public_folder, unprivileged
+from tests.helpers import NOBODY, public_folder, unprivileged
 from tests.test_pool import CONTENT, SHA256
 
 DATABASE = b"database" * 20_000  # more than one piece
@@ -78,6 +79,21 @@ class TestManifest:
         (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
         with pytest.raises(Refusal, match="is damaged"):
             Snapshot(tmp_path).manifest()
+
+    @pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256"])
+    def test_what_is_missing_is_named_without_the_containers_paths(self, tmp_path: Path, name: str) -> None:
+        Snapshot(tmp_path).write(manifest())
+        (tmp_path / name).unlink()
+        with pytest.raises(Refusal) as caught:
+            Snapshot(tmp_path).manifest()
+        assert str(caught.value) == f"snapshot {tmp_path.name} is damaged: {name} is missing: only half copied?"
+
+    def test_one_that_agrees_with_its_digest_and_is_none_of_ours_is_damaged_too(self, tmp_path: Path) -> None:
+        for text in (b"{", b"{}", b"[]", b'{"schema": 1}'):
+            (tmp_path / "manifest.json").write_bytes(text)
+            (tmp_path / "manifest.sha256").write_text(hashlib.sha256(text).hexdigest())
+            with pytest.raises(Refusal, match=r"is damaged: manifest\.json is none that this kit wrote"):
+                Snapshot(tmp_path).manifest()
 
     def test_of_another_schema_is_refused_with_the_reason(self) -> None:
         with pytest.raises(Refusal, match=rf"schema 99, expected {SCHEMA}"):
@@ -152,9 +168,21 @@ class TestBackups:
         assert not place.work.exists()
 
     def test_two_at_once_is_refused(self, place: Backups) -> None:
-        with place.claimed(), pytest.raises(Refusal, match="another backup is at work"), Backups(place.folder).claimed():
+        with (
+            place.claimed(),
+            pytest.raises(Refusal, match=r"another task is at work here, \S+; wait"),
+            Backups(place.folder).claimed(),
+        ):
             pass
         finished(place)
+
+    def test_the_task_that_is_at_work_is_named_and_one_of_old_is_not(
+        self, place: Backups, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("verify", "restore"):
+            monkeypatch.setattr(sys, "argv", [f"/opt/pypi_server/{name}.py"])
+            with place.claimed(), pytest.raises(Refusal, match=rf"at work here, {name}; wait"), Backups(place.folder).claimed():
+                pass
 
     def test_nobody_else_may_look_inside(self, place: Backups) -> None:
         finished(place)
@@ -162,13 +190,21 @@ class TestBackups:
             assert folder.stat().st_mode & 0o077 == 0
 
     def test_the_newest_verified_one_is_meant_where_none_is_named(self, place: Backups) -> None:
-        with pytest.raises(Refusal, match="there is no verified snapshot"):
+        with pytest.raises(Refusal, match=r"there is no snapshot here.\n  Fix: `inv backup` makes one, `inv fetch` gets one"):
             place.find()
         first = finished(place)
         second = finished(place, is_whole=False)
         assert place.find().name == first.name and place.find(second.name).name == second.name
-        with pytest.raises(Refusal, match=rf"known: {first.name}, {second.name}"):
+        with pytest.raises(BadWish, match=rf"known: {first.name}, {second.name}"):
             place.find("other")
+
+    def test_where_all_are_damaged_nobody_is_told_to_make_one_of_data_that_may_be_lost(self, place: Backups) -> None:
+        only = finished(place, is_whole=False)
+        with pytest.raises(
+            Refusal, match=rf"no snapshot is verified, of {only.name}.\n  Fix: `inv verify --snapshots`"
+        ) as caught:
+            place.find()
+        assert "inv backup" not in str(caught.value)
 
     def test_removal_leaves_what_others_share(self, place: Backups) -> None:
         old, new = finished(place, contents=(b"shared", b"old")), finished(place, contents=(b"shared", b"new"))
@@ -196,12 +232,26 @@ class TestBackups:
             place.folder.chmod(0o555)
             with (
                 unprivileged() as uid,
-                pytest.raises(Refusal, match=rf"BACKUP_HOME belongs to uid .*sudo chown -R {uid}:"),
+                pytest.raises(Refusal, match=rf"sudo chown -R {uid}:" if uid == NOBODY else "its owner"),
                 place.claimed(),
             ):
                 pass
             place.folder.chmod(0o755)
             assert not place.work.exists() and len(place.all()) == 1
+
+    def test_ones_own_that_is_read_only_is_told_with_the_command_that_helps(self) -> None:
+        with public_folder() as folder:
+            place = Backups(folder / "backups")
+            place.folder.mkdir(mode=0o555)
+            if os.getuid() == 0:
+                os.chown(place.folder, NOBODY, NOBODY)
+            with (
+                unprivileged(),
+                pytest.raises(Refusal, match=r"its owner\. On the host: chmod u\+w BACKUP_HOME"),
+                place.claimed(),
+            ):
+                pass
+            place.folder.chmod(0o755)
 
 
 def test_without_this_kit_a_snapshot_is_put_together_as_the_manual_says(place: Backups, tmp_path: Path) -> None:
@@ -212,3 +262,13 @@ def test_without_this_kit_a_snapshot_is_put_together_as_the_manual_says(place: B
     subprocess.run([sys.executable, "-", str(place.folder), one.name, str(target)], input=script, text=True, check=True)
     assert (target / ".sqlite").read_bytes() == DATABASE
     assert (target / "+files" / "pypi" / "stable" / "+f" / "a wheel").read_bytes() == CONTENT
+    content = place.pool.path(SHA256)
+    content.chmod(0o644)
+    content.write_bytes(CONTENT[:-1] + b"X")
+    again = [sys.executable, "-", str(place.folder), one.name, str(tmp_path / "again")]
+    told = subprocess.run(again, input=script, text=True, check=True, capture_output=True).stdout
+    assert told.splitlines() == ["DAMAGED: +files/pypi/stable/+f/a wheel"]
+    content.unlink()
+    again[-1] = str(tmp_path / "third")
+    assert "MISSING" in subprocess.run(again, input=script, text=True, check=True, capture_output=True).stdout
+    assert (tmp_path / "third" / ".sqlite").read_bytes() == DATABASE

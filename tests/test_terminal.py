@@ -45,15 +45,18 @@ class TestBars:
             show({"what": "files", "done": 1, "total": 2})
         assert capsys.readouterr().out == ""
 
-    def test_what_takes_long_has_a_line_now_and_then(
+    def test_what_takes_long_has_a_line_soon_and_then_now_and_then(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        clock = iter([0.0, 5.0, 11.0, 11.0, 12.0, 30.0, 30.0])
+        clock = iter([0.0, 1.0, 3.0, 12.0, 14.0])
         monkeypatch.setattr("pypi_tasks.terminal.time.monotonic", lambda: next(clock))
         with terminal.bars() as show:
             for done in (1, 2_000, 3_000, 4_000):
                 show({"what": "files", "done": done, "total": 5_000})
-        assert capsys.readouterr().out == "  2,000 of 5,000 files\n  4,000 of 5,000 files\n"
+        assert capsys.readouterr().out == "  files: 2,000 of 5,000\n  files: 4,000 of 5,000\n"
+
+    def test_bytes_are_told_as_people_read_them(self) -> None:
+        assert terminal.so_far({"what": "files", "done": 1_500, "total": 2_500_000_000, "bytes": True}) == "2 kB of 2.5 GB"
 
 
 class TestAlarm:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from snapshot import Backups
+from snapshot import Backups, Snapshot
 
 from pypi_tasks import backup, native, vault
 from pypi_tasks.errors import BadInput, Failed, NotReady
@@ -106,6 +106,21 @@ class TestOpened:
         shown = "".join(capsys.readouterr())
         assert aside[0] in shown and not re.search("hunter|newer|colour", shown)
 
+    def test_for_no_name_it_is_the_newest_verified_one_that_has_any(
+        self, settings: Settings, server: Server, stored: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The one that a schedule made since has none."""
+        scheduled = Snapshot(stored.parent.with_name("2026-02-01T00-00-00Z"))
+        scheduled.folder.mkdir()
+        scheduled.note(is_whole=True)
+        with pytest.raises(Failed, match=rf"no verified snapshot has secrets; .*: {SNAPSHOT}.\s+Fix: inv unlock {SNAPSHOT}"):
+            vault.open(World(), settings, server)
+        Snapshot(stored.parent).note(is_whole=True)
+        vault.open(World(), settings, server)
+        assert f"4 secrets of snapshot {SNAPSHOT}" in capsys.readouterr().out
+        with pytest.raises(BadInput, match=rf"{scheduled.name} has no secrets: .*those that have: {SNAPSHOT}.\s+Fix: inv unlock"):
+            vault.open(World(), settings, server, scheduled.name)
+
     @pytest.mark.usefixtures("stored")
     def test_a_dry_run_changes_nothing(self, settings: Settings) -> None:
         fill(settings.secrets_home, {"root_password": "newer\n"})
@@ -125,14 +140,15 @@ class TestRefused:
         assert values(settings.secrets_home) == before
 
     def refusal(self, settings: Settings, server: Server, name: str = SNAPSHOT) -> str:
-        with pytest.raises(Failed) as caught:
+        with pytest.raises((Failed, BadInput)) as caught:
             vault.open(World(), settings, server, name)
         assert WORDS not in told(caught)
         return told(caught)
 
     def test_another_passphrase(self, tmp_path: Path, settings: Settings, server: Server) -> None:
         other = settings_of(tmp_path, f"BACKUP_HOME={settings.backup_home}\n", BACKUP_PASSPHRASE=f"{WORDS}!")
-        assert "the passphrase does not open the secrets of snapshot" in self.refusal(other, server)
+        with pytest.raises(BadInput, match="the passphrase does not open the secrets of snapshot"):
+            vault.open(World(), other, server, SNAPSHOT)
 
     @pytest.mark.parametrize(
         ("part", "value"),
@@ -154,7 +170,8 @@ class TestRefused:
 
     def test_a_snapshot_without_secrets_or_none_at_all(self, settings: Settings, server: Server, stored: Path) -> None:
         stored.unlink()
-        assert "made without --with-secrets" in self.refusal(settings, server)
+        shown = self.refusal(settings, server)
+        assert "made without --with-secrets; those that have: none" in shown and "ROOT_PASSWORD=... PYPI_PASSWORD=..." in shown
         assert f"known: {SNAPSHOT}" in self.refusal(settings, server, "2020-01-01T00-00-00Z")
 
 

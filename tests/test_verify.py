@@ -361,10 +361,63 @@ def test_without_snapshots_the_live_data_is_looked_at_and_it_is_said(data: Data)
     assert [one["kind"] for one in outcome["damage"]] == ["file"] and "there are no snapshots" in outcome["notes"][0]
 
 
-def test_without_data_it_is_refused(data: Data) -> None:
+def test_where_the_data_is_lost_the_snapshots_are_looked_at_and_it_is_said(data: Data) -> None:
     shutil.rmtree(data.home / "server")
-    result = data.run("verify", {"repair": False, "live": True, "snapshots": True})
-    assert result.returncode == 1 and "there is no server's data here yet" in result.stderr
+    outcome = data.verify()
+    assert (
+        not outcome["live"] and outcome["snapshots"] == 1 and "no server's data here, only the snapshots" in outcome["notes"][0]
+    )
+    flip(data.contents()[0])
+    assert [one["kind"] for one in data.damaged()] == ["content"]
+
+
+def test_without_any_data_or_to_look_at_that_alone_it_is_refused(data: Data) -> None:
+    shutil.rmtree(data.home / "server")
+    for snapshots in (False, True):
+        result = data.run("verify", {"repair": False, "live": True, "snapshots": snapshots})
+        assert result.returncode == 1 and "there is no server's data here yet" in result.stderr
+        shutil.rmtree(data.backups, ignore_errors=True)
+
+
+def restore(data: Data, **job: Any) -> subprocess.CompletedProcess[str]:
+    """The outcome of a restore's first step."""
+    return data.run("restore", {"do": "prepare", "snapshot": "", **job})
+
+
+def test_a_snapshot_is_restored_without_its_damaged_files_if_that_is_wished(data: Data) -> None:
+    """The data is lost, and of one of two wheels the only copy is damaged: that of the last commit, with which devpi starts."""
+    shutil.rmtree(data.home / "server")
+    files = data.manifest()["files"]
+    damaged = next(path for path in files if "probe-2.0" in path)
+    flip(data.pooled([files[damaged]])[0])
+    refused = restore(data)
+    assert refused.returncode == 1 and f"is damaged: not what the manifest says: +files/{damaged}." in refused.stderr
+    assert f"Fix: inv restore {data.snapshot.name} --without-damaged" in refused.stderr
+    assert "no snapshot is verified" in restore(data).stderr
+    made = restore(data, snapshot=data.snapshot.name, without_damaged=True)
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["damaged"] == [f"+files/{damaged}"] and json.loads(made.stdout)["lost"] == 0
+    restored = data.home / "server.restoring"
+    assert sorted(str(path.relative_to(restored / "+files")) for path in restored.rglob("*.whl")) == sorted({*files} - {damaged})
+    with sqlite3.connect(restored / ".sqlite") as connection:
+        (serial,) = connection.execute("SELECT MAX(serial) FROM changelog").fetchone()
+    assert serial == data.manifest()["serial"] + 1  # devpi would not start without the files of its last commit
+    restored.rename(data.home / "server")
+    assert [one["where"] for one in data.damaged(snapshots=False)] == [damaged]
+    environment = clean_environment() | {"DEVPISERVER_SERVERDIR": str(data.home / "server"), "PYTHONWARNINGS": "ignore"}
+    fsck = subprocess.run([data.python.with_name("devpi-fsck")], env=environment, capture_output=True, text=True)
+    assert "probe-2.0" in fsck.stdout + fsck.stderr and "probe-1.0" not in fsck.stdout + fsck.stderr
+
+
+def test_without_its_database_nothing_can_be_restored_and_a_sound_snapshot_is_named(data: Data) -> None:
+    first, older = data.snapshot.name, data.manifest()["pieces"]
+    data.write("INSERT INTO changelog SELECT MAX(serial) + 1, data FROM changelog")
+    second = data.backup()
+    manifest = json.loads((data.backups / "snapshots" / second / "manifest.json").read_text())
+    flip(data.pooled([stored for stored in manifest["pieces"] if stored not in older])[0])
+    refused = restore(data, snapshot=second, without_damaged=True)
+    assert ".sqlite" in refused.stderr and f"Fix: inv restore {first}, which is verified\n" in refused.stderr
+    assert not (data.home / "server.restoring").exists()
 
 
 def test_the_advice_fits_what_is_damaged() -> None:
@@ -372,3 +425,5 @@ def test_the_advice_fits_what_is_damaged() -> None:
     assert verify.advice(found)[0].startswith("`inv verify --repair`") and "inv restore" in verify.advice(found)[1]
     assert "upload again" in verify.advice([{"kind": "file", "source": ""}])[0]
     assert "inv backup" in verify.advice([{"kind": "snapshot", "source": ""}])[0]
+    lost = "; ".join(verify.advice([{"kind": "content", "source": ""}], live=False))
+    assert "inv backup`" not in lost and "--without-damaged" in lost

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pypi_tasks.certificate import self_signed
-from pypi_tasks.errors import Failed, NotReady
+from pypi_tasks.errors import BadInput, Failed, Interrupted, NotReady
 from pypi_tasks.settings import ROOT
 from pypi_tasks.world import World, answers, poll, tool
 from tests.helpers import told
@@ -154,6 +154,11 @@ class TestAskCheckAndFeed:
     def test_sweep_passes_over_what_is_in_use(self, capsys: pytest.CaptureFixture[str]) -> None:
         World().sweep(script("raise SystemExit('image is in use')"))
         assert "left where it is: image is in use" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("said", ["No such container: x", "removal of container x is already in progress"])
+    def test_sweep_says_nothing_of_what_goes_by_itself(self, capsys: pytest.CaptureFixture[str], said: str) -> None:
+        World().sweep(script(f"raise SystemExit('Error response from daemon: {said}')"))
+        assert capsys.readouterr().err == ""
 
 
 class TestFiles:
@@ -372,6 +377,16 @@ class TestConverse:
         with pytest.raises(Failed) as caught:
             World().converse(script("raise SystemExit(7)"), {})
         assert "exited 7." in told(caught)
+
+    def test_what_cannot_be_right_is_bad_input(self) -> None:
+        with pytest.raises(BadInput) as caught:
+            World().converse(script("import sys; print('no such snapshot', file=sys.stderr); sys.exit(64)"), {})
+        assert told(caught) == "Error: no such snapshot" and caught.value.code == 2
+
+    def test_a_script_that_was_interrupted_is_no_failure_of_its_work(self) -> None:
+        with pytest.raises(Interrupted) as caught:
+            World().converse(script("raise SystemExit(130)"), {})
+        assert told(caught).endswith("Fix: the same command again starts anew")
 
     def test_a_missing_command_is_told_with_how_to_get_it(self) -> None:
         with pytest.raises(NotReady):

@@ -112,8 +112,9 @@ class Workspace:
         assert "Error: " in result.stderr and "Traceback" not in result.stdout + result.stderr, result.stdout + result.stderr
         return result.stderr
 
-    def interrupted(self, *words: str, at: str) -> str:
-        """Press Ctrl-C as soon as a task prints ``at``; it must end as no success, and say so. Returns what it printed."""
+    def interrupted(self, *words: str, at: str, by: int = signal.SIGINT) -> str:
+        """Press Ctrl-C as soon as a task prints ``at``, or have another signal end the task alone; it must end as no success,
+        and say so. Returns what it printed."""
         log = self.root.parent / f"{words[0]}.log"
         with log.open("wb") as output:
             running = subprocess.Popen(
@@ -125,7 +126,7 @@ class Workspace:
                 start_new_session=True,
             )
             assert poll(lambda: at in log.read_text(), 60), log.read_text()
-            os.killpg(running.pid, signal.SIGINT)
+            (os.killpg if by == signal.SIGINT else os.kill)(running.pid, by)
             code = running.wait(timeout=60)
         shown = log.read_text()
         assert code == 130 and "Error: interrupted at" in shown and "Traceback" not in shown, shown

@@ -1,5 +1,6 @@
 """Servers that are killed, and the power that fails."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -78,28 +79,26 @@ def power(run: Run) -> None:
     run.other.configure(BACKUP_HOME="")
     shutil.rmtree(run.other.root / "backups", ignore_errors=True)
     copy_tree(run.stack.root / "backups", run.other.root / "backups")
-    with run.uploading(4) as load:
 
-        def trial() -> str:
-            run.ground.empty()
+    def trial() -> str:
+        run.ground.empty()
+        is_frozen = run.seen.trials % 2 == 0
+        with run.uploading(4) as load:
             assert load.goes_on(("upload",)), "nothing can be uploaded"
             run.wait(1)
-            is_frozen = run.seen.trials % 2 == 0
-            if is_frozen:
-                with frozen(run.stack):
-                    before = dict(load.uploaded)
-                    copy_tree(run.stack.home, run.other.home)
-            else:
+            with frozen(run.stack) if is_frozen else contextlib.nullcontext():
+                before = dict(load.uploaded)
                 copy_tree(run.stack.home, run.other.home)
-            (run.other.home / "public" / "+state").unlink(missing_ok=True)  # as after a boot: kept pages count for nothing
-            kind = "copied at an instant" if is_frozen else "copied file by file"
-            result = run.other.inv("up", "--env", "dev", check=False)
-            if result.returncode == 0 and not unsound(run.other, "--live"):
-                run.lose(missing(run.other, before) if is_frozen else [])
-                return f"{kind}: started"
-            run.other.inv("restore", "--yes")
-            assert not (told := unsound(run.other)), told
-            return f"{kind}: restored"
+        (run.other.home / "public" / "+state").unlink(missing_ok=True)  # as after a boot: kept pages count for nothing
+        kind = "copied at an instant" if is_frozen else "copied file by file"
+        result = run.other.inv("up", "--env", "dev", check=False)
+        if result.returncode == 0 and not (found := unsound(run.other, "--live")):
+            run.lose(missing(run.other, before) if is_frozen else [])
+            return f"{kind}: started"
+        assert not is_frozen, result.stderr[-1500:] if result.returncode else found
+        run.other.inv("restore", "--yes")
+        assert not (told := unsound(run.other)), told
+        return f"{kind}: {'damaged' if result.returncode == 0 else 'does not start'}, restored"
 
-        run.each(trial)
+    run.each(trial)
     run.check()

@@ -1,6 +1,7 @@
 """A snapshot has all that was there when it began, whatever goes on meanwhile; what is not whole does not count."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -321,6 +322,22 @@ def test_with_a_schedule_snapshots_make_themselves_in_a_container_without_rights
     assert (stack.root / "backups" / "snapshots" / name / "verified.json").exists()
     shown = stack.inv("status").stdout
     assert "healthy" in shown and "the newest verified one" in shown and "TOO OLD" not in shown
+    assert json.loads((stack.root / "backups" / "schedule.json").read_text())["failed"] == ""
+
+
+def test_a_schedule_that_fails_is_told_at_once_and_its_container_is_not_healthy_where_it_cannot_write(stack: Workspace) -> None:
+    place = stack.root / "backups"
+    with (place / "lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert poll(lambda: "BACKUP_SCHEDULE FAILED" in stack.inv("status").stdout, 120, interval=2)
+        assert "no snapshot: another task is at work here" in stack.inv("status").stdout
+    place.chmod(0o500)
+    try:
+        assert poll(lambda: "unhealthy" in stack.inv("status").stdout, 120, interval=2)
+        assert f"chmod u+w {place}" in stack.refused("backup")
+    finally:
+        place.chmod(0o700)
+    assert poll(lambda: re.search(r"dev +healthy", stack.inv("status").stdout) is not None, 60, interval=2)
 
 
 def test_status_tells_of_a_schedule_whose_container_is_down(stack: Workspace) -> None:

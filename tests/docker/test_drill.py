@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import signal
 import subprocess
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
+from pypi_tasks.world import poll
 from tests.conftest import inspect
 from tests.packages import pip_install
 from tests.raw import JSON, Uploader, api, ask, container, make_index
@@ -122,10 +124,15 @@ def test_what_the_snapshot_serves_but_its_manifest_lacks_is_a_difference(stack: 
     assert f"{path}: it is on a page, but the manifest does not have it" in told
 
 
-def test_ctrl_c_takes_the_throw_away_stack_down(stack: Workspace, snapshot: str) -> None:
+@pytest.mark.parametrize(
+    ("at", "by"),
+    [('"do": "prepare"', signal.SIGINT), ('"do": "prepare"', signal.SIGTERM), ("wait for dev to be healthy", signal.SIGINT)],
+)
+def test_ctrl_c_takes_the_throw_away_stack_down(stack: Workspace, snapshot: str, at: str, by: int) -> None:
     before, kept = engine(stack.project), files(stack)
-    stack.interrupted("drill", snapshot, at="wait for dev to be healthy")
-    assert engine(stack.project) == before and files(stack) == kept
+    shown = stack.interrupted("drill", snapshot, at=at, by=by)
+    assert "starts anew" in shown and "left where it is" not in shown
+    assert poll(lambda: engine(stack.project) == before, 10) and files(stack) == kept
 
 
 def test_what_a_killed_drill_left_is_removed_by_the_next(stack: Workspace, snapshot: str) -> None:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -76,6 +78,32 @@ def test_a_restart_and_an_upgrade_under_load_fail_no_request(stack: Workspace, t
         assert load.goes_on(("devpi", "upload"))
     assert inspect(container(stack, "proxy"))["Id"] == proxy
     load.assert_all_is_well()
+
+
+HALF_WRITTEN = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")  # so that changed pages are on disk before the commit that never comes
+connection.execute("BEGIN")
+connection.execute("UPDATE kv SET serial = 0")
+connection.execute("CREATE TABLE half_written AS SELECT * FROM changelog")
+os._exit(9)
+"""
+
+
+def test_devpi_that_was_killed_in_the_middle_of_a_commit_starts_without_it(stack: Workspace) -> None:
+    database = stack.home / "server" / ".sqlite"
+    Uploader(stack)("before", "1.0")
+    page = ask(stack, "/pypi/stable/+simple/before/", PIP).body
+    with away(stack):
+        subprocess.run([sys.executable, "-c", HALF_WRITTEN, str(database)], check=False)
+        journal = database.with_name(".sqlite-journal")
+        assert journal.stat().st_size > 512
+        os.chown(journal, database.stat().st_uid, database.stat().st_gid)
+    assert ask(stack, "/pypi/stable", {"Accept": "application/json"}).status == 200
+    assert ask(stack, "/pypi/stable/+simple/before/", PIP).body == page
+    assert not journal.exists()
+    assert "all sound" in stack.inv("verify", "--live").stdout
 
 
 def pid_of_nginx(stack: Workspace) -> int:

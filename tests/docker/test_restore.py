@@ -2,8 +2,13 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +20,7 @@ from pypi_tasks.world import poll
 from tests.conftest import inspect
 from tests.packages import pip_install
 from tests.raw import JSON, Uploader, api, ask, container
-from tests.workspace import Workspace
+from tests.workspace import Workspace, clean_environment
 
 pytestmark = pytest.mark.docker
 PAGE = "/pypi/stable/+simple/kept/"
@@ -175,30 +180,61 @@ def test_a_snapshot_of_a_newer_database_is_refused(stack: Workspace, snapshot: s
 
 
 def test_an_unknown_snapshot_lists_those_that_are_there(stack: Workspace, snapshot: str) -> None:
-    told = stack.refused("restore", "2020-01-01T00-00-00Z", "--yes")
-    assert "there is no snapshot '2020-01-01T00-00-00Z'" in told and snapshot in told
+    result = stack.inv("restore", "2020-01-01T00-00-00Z", "--yes", check=False)
+    assert result.returncode == 2
+    assert "there is no snapshot '2020-01-01T00-00-00Z'" in result.stderr and snapshot in result.stderr
 
 
 def test_nothing_happens_without_a_yes(stack: Workspace, snapshot: str) -> None:
     before = page(stack), started(stack)
-    assert "nothing was changed" in stack.refused("restore", stdin="n\n")
+    shown = stack.inv("restore", stdin="n\n", check=False)
+    assert shown.returncode == 2 and "nothing was changed" in shown.stderr and '"do": "prepare"' not in shown.stdout
     assert (page(stack), started(stack)) == before
     assert not (stack.home / "server.restoring").exists()
 
 
-@pytest.mark.parametrize("at", ['"do": "prepare"', "stop devpi", '"do": "switch"'])
-def test_ctrl_c_leaves_the_old_or_the_new_and_a_server_that_serves(stack: Workspace, snapshot: str, at: str) -> None:
-    Uploader(stack)("kept", f"5.{len(at)}")
+@pytest.mark.parametrize(
+    ("at", "by"),
+    [
+        ('"do": "prepare"', signal.SIGINT), ("stop devpi", signal.SIGINT), ('"do": "switch"', signal.SIGINT),
+        ("start devpi", signal.SIGINT), ("stop devpi", signal.SIGTERM), ('"do": "prepare"', signal.SIGHUP),
+    ],
+)  # fmt: skip
+def test_ctrl_c_leaves_the_old_or_the_new_and_a_server_that_serves(stack: Workspace, snapshot: str, at: str, by: int) -> None:
+    Uploader(stack)("kept", f"5.{len(at)}{int(by)}")
     old = on_disk(stack.home / "server")
     new = {path: stored[0] for path, stored in manifest(stack, snapshot)["files"].items()}
-    shown = stack.interrupted("restore", snapshot, "--yes", at=at)
+    shown = stack.interrupted("restore", snapshot, "--yes", at=at, by=by)
+    if at == "start devpi":
+        (fix,) = re.findall(r"Fix: inv (up --env dev)", shown)
+        stack.inv(*fix.split())
     assert poll(lambda: not (stack.home / "server.restoring").exists(), 60)
     found = on_disk(stack.home / "server")
     assert found in (old, new)
     if at != '"do": "prepare"':
         assert ("the data is what it was" in shown) == (found == old)
+    if aside := re.search(r"data from before is (\S+)", shown):
+        assert on_disk(Path(aside[1])) == old
     names = {name.rsplit("/", 1)[1] for name in found if "/kept-" in name}
     assert {file["filename"] for file in json.loads(page(stack))["files"]} == names
+
+
+def test_a_container_does_not_outlive_the_client_that_started_it(stack: Workspace, snapshot: str) -> None:
+    mine = ["docker", "ps", "--all", "--quiet", "--filter", f"name={stack.project}-dev-restore-"]
+
+    def containers() -> str:
+        return subprocess.run(mine, capture_output=True, text=True, check=True).stdout
+
+    argv = [sys.executable, "-m", "invoke", "restore", snapshot, "--yes"]
+    with subprocess.Popen(
+        argv, cwd=stack.root, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert poll(lambda: bool(containers()), 60)
+        for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        running.communicate(timeout=120)
+    assert running.returncode == 1
+    assert poll(lambda: not containers(), 10) and not (stack.home / "server.restoring").exists()
 
 
 def test_data_with_which_the_server_does_not_start_is_taken_out_again(stack: Workspace, snapshot: str) -> None:
@@ -230,7 +266,8 @@ def test_a_password_that_was_changed_since_is_told(stack: Workspace, snapshot: s
 def test_a_machine_that_lost_its_data_gets_it_back(stack: Workspace, snapshot: str, target: Path) -> None:
     stack.inv("down")
     shutil.rmtree(stack.home)
-    shown = stack.inv("restore", snapshot).stdout  # nothing is replaced, so nothing is asked
+    with socket.create_server(("127.0.0.1", int(stack.port))):  # which nothing needs yet
+        shown = stack.inv("restore", snapshot).stdout  # nothing is replaced, so nothing is asked
     assert "inv up --env dev" in shown and "is kept in" not in shown
     stack.inv("up")
     pip_install(stack, target, "kept==2.0")

@@ -90,7 +90,7 @@ def test_a_server_in_good_health_is_found_to_be(stack: Workspace) -> None:
     (manifest,) = (stack.root / "backups" / "snapshots").glob("*/manifest.json")
     found = json.loads(manifest.read_text())
     contents = {digest for digest, _ in (*found["files"].values(), *found["pieces"])}
-    assert "2 files" in shown and f"1 snapshots of {len(contents)} contents: all sound" in shown
+    assert "2 files" in shown and f"1 snapshot of {len(contents)} contents: all sound" in shown
 
 
 def test_damaged_and_deleted_files_are_named_repaired_and_served_right(stack: Workspace) -> None:
@@ -122,7 +122,7 @@ def test_a_mirrored_file_that_is_missing_is_no_damage_and_a_damaged_one_is_fetch
         assert served(stack, url) == content
         path = files(stack, mirror)[url]
         path.unlink()
-        assert "1 mirrored files that will be fetched again" in stack.inv("verify").stdout
+        assert "1 mirrored file that will be fetched again" in stack.inv("verify").stdout
         assert served(stack, url) == content and is_clean(stack)
         flip(path)
         assert served(stack, url) != content
