@@ -44,7 +44,7 @@ def tween(handler: Callable[[Request], Any], _: Any) -> Callable[[Request], Any]
     return handle
 
 
-class InsufficientStorage(Error):  # type: ignore[misc]  # waitress has no types
+class InsufficientStorage(Error):
     """How waitress answers by itself."""
 
     code = 507
@@ -64,7 +64,7 @@ class Nothing:
         return 0
 
 
-class Parser(HTTPRequestParser):  # type: ignore[misc]
+class Parser(HTTPRequestParser):
     """Reads a body to its end that there is no room for, since a client that still sends does not hear the answer."""
 
     def received(self, data: bytes) -> int:
