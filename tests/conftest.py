@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ import pytest
 
 from tests.registry import Registry
 from tests.workspace import Workspace, checkout
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BASE = "python:3.13-slim-trixie"
 PROXY_BASE = "nginx:1.28-trixie"
