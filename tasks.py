@@ -77,7 +77,9 @@ def up(c: Context, env: str = "", timeout: str = "120") -> None:
 @task(auto_shortflags=False, help=ENV)
 def down(c: Context, env: str = "") -> None:
     """Take the server down; packages, images and secrets stay."""
-    server(c, env).stop()
+    from pypi_tasks import deployment
+
+    deployment.down(world(c), server(c, env))
 
 
 @task(auto_shortflags=False, help={**ENV, "to": "a tag of the registry in place of TAG"})
@@ -145,7 +147,7 @@ def rotate(c: Context, env: str = "", only: str = "", yes: bool = False) -> None
 
 
 BACKUP = {
-    "to": "another folder than BACKUP_HOME, or REMOTE:PATH as rclone knows it",
+    "to": "another folder than BACKUP_HOME (a relative one starts at this repository), or REMOTE:PATH as rclone knows it",
     "full": "read all again, not only what is new",
     "with_secrets": "with SECRETS_HOME, locked by a passphrase",
     "prune": "remove old ones",
@@ -157,7 +159,7 @@ def backup(c: Context, env: str = "", to: str = "", full: bool = False, with_sec
     """Make a snapshot of the running server; or remove old ones."""
     from pypi_tasks import backup, deployment
 
-    backup.refuse_both(to, prune)
+    backup.refuse_both(to, prune, full, with_secrets)
     at = backup.redirected(settings(), to)
     place = deployment.choose(world(c), at, env)
     backup.prune(world(c), at, place) if prune else backup.run(world(c), at, place, full, with_secrets, to)

@@ -1,7 +1,7 @@
 """Take over the server directory of a devpi that ran elsewhere, devpi 5 or 6: as a verified copy, or, to be moved, as it is.
 
-Reads DEVPI_HOME, writes DEVPI_HOME/server.adopting, which becomes DEVPI_HOME/server once it is whole. An interrupted copy is
-gone on with. Jobs (``jobs.py``)::
+Reads DEVPI_HOME, writes DEVPI_HOME/server.adopting, which becomes DEVPI_HOME/server once it is whole. A copy that was
+interrupted, or refused for files that are lost, is gone on with. Jobs (``jobs.py``)::
 
     {"source": "/old/server", "do": "copy"}     take all that the database names
     {"source": "/old/server", "do": "check"}    only look whether it is there
@@ -26,6 +26,8 @@ from snapshot import DATABASE, SERVER
 
 VERSION = "4"  # devpi_server.main.DATABASE_VERSION, since devpi 4
 ATTEMPTS = 5
+SHOWN = 5
+INCOMPLETE = "an incomplete copy? have all of the folder copied again"
 LOGICAL = "use devpi-export with the version that ran it, then devpi-import"
 Take = Callable[[str, Digests], str]
 
@@ -35,8 +37,9 @@ def refuse_unreadable(path: Path, source: Path) -> None:
     wanted = os.R_OK | (os.X_OK if path.is_dir() else 0)
     if path.exists() and not os.access(path, wanted):
         what = f"its {path.relative_to(source)}" if path != source else "the folder"
-        fix = "on the host: chmod -R a+rX on the folder, for as long as it is copied"
-        raise Refusal(f"{what} cannot be read by uid {os.getuid()}, as whom the server runs; {fix}")
+        who = os.getuid()
+        fix = f"on the host: cp -a it elsewhere, chown -R {who} the copy, and adopt that"
+        raise Refusal(f"{what} cannot be read by uid {who}, as whom the server runs; {fix}")
 
 
 def refuse_unfit(source: Path) -> None:
@@ -46,10 +49,15 @@ def refuse_unfit(source: Path) -> None:
     if not (source / ".nodeinfo").exists():
         raise Refusal(f"this is no devpi server directory that can be served as it is: it has no .nodeinfo; {LOGICAL}")
     version = source / ".serverversion"
-    found = version.read_text().strip() if version.exists() else "unknown"
+    if not (found := version.read_text(errors="replace").strip() if version.exists() else ""):
+        raise Refusal(f"its .serverversion is missing or empty: {INCOMPLETE}")
     if found != VERSION:
         raise Refusal(f"its database is of version {found}, expected {VERSION}, that of devpi 4 to 6: {LOGICAL}")
-    if json.loads((source / ".nodeinfo").read_text()).get("role") == "replica":
+    try:
+        role = json.loads((source / ".nodeinfo").read_text()).get("role")
+    except (ValueError, AttributeError):
+        raise Refusal(f"its .nodeinfo cannot be understood: {INCOMPLETE}") from None
+    if role == "replica":
         raise Refusal("it is a replica, which may lack files: adopt its primary, or start it once with --role primary")
     if not (source / DATABASE).exists():
         raise Refusal(f"its database is not SQLite's (there is no {DATABASE}): {LOGICAL}")
@@ -162,6 +170,19 @@ def gather(source: Path, target: Path, attempt: Take, is_copy: bool) -> Job:
     }
 
 
+def refuse_lost(lost: dict[str, str], kept: str) -> None:
+    """Refuse what lacks files that nobody else has: devpi would wait for them for ever, and index nothing that came after."""
+    if not lost:
+        return
+    first = "".join(f"\n  {path}: {why}" for path, why in list(lost.items())[:SHOWN])
+    more = f"\n  and {len(lost) - SHOWN:,} more" if len(lost) > SHOWN else ""
+    raise Refusal(
+        f"{len(lost):,} uploaded files cannot be taken, so nothing is served yet{kept}:{first}{more}\n"
+        "  Fix: put them there, from a backup of the old server, then the same command again; of those that are lost for ever, "
+        "have the old server remove the releases (devpi remove)"
+    )
+
+
 def pass_over(path: Path, serial: int) -> None:
     """Let another commit be the last one, which changes nothing: devpi does not start where a file of its last one is lost."""
     with contextlib.closing(database.connect(path, "rw")) as connection, connection:
@@ -185,6 +206,7 @@ def check(source: Path, home: Path) -> Job:
         found = gather(source, work, lambda path, digests: has(source, path, digests), is_copy=False)
     finally:
         shutil.rmtree(work)
+    refuse_lost(found["lost"], "")
     if found["last"]:
         raise Refusal(f"devpi would not start without {found['last'][0]}, a file of its last commit: have it copied, not moved")
     return found
@@ -194,7 +216,13 @@ def copy(source: Path, home: Path) -> Job:
     """Copy; what was copied counts as a server directory only when all of it is on disk."""
     made = home / "server.adopting"
     made.mkdir(exist_ok=True)
-    found = gather(source, made, lambda path, digests: take(source, made, path, digests), is_copy=True)
+    try:
+        found = gather(source, made, lambda path, digests: take(source, made, path, digests), is_copy=True)
+    except Refusal:
+        if not (made / "+files").exists():  # nothing to go on with
+            shutil.rmtree(made)
+        raise
+    refuse_lost(found["lost"], f"; what was copied is kept in DEVPI_HOME/{made.name}")
     remove_others(made / "+files", found["wanted"])
     if found["last"]:
         pass_over(made / DATABASE, found["serial"])
@@ -220,7 +248,7 @@ def adopt(job: Job) -> Job:
     except entrypoint.Refusal as refusal:
         raise Refusal(str(refusal)) from None
     found = {"copy": copy, "check": check}[job["do"]](source, home)
-    return {name: value for name, value in found.items() if name not in ("wanted", "last")}
+    return {name: value for name, value in found.items() if name not in ("lost", "wanted", "last")}
 
 
 if __name__ == "__main__":

@@ -59,8 +59,9 @@ class Server:
         return status == 200
 
     def read(self, path: str) -> Body | None:
-        """What the server has at ``/user`` or ``/user/index``; None where there is nothing."""
-        status, answer = self.call("GET", path)
+        """What the server has at ``/user`` or ``/user/index``, without an index's projects, for which a mirror that was taken
+        over would first fetch the names of all that PyPI has; None where there is nothing."""
+        status, answer = self.call("GET", f"{path}?no_projects=")
         if status == 404:
             return None
         if status != 200:

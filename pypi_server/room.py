@@ -6,8 +6,10 @@ before devpi hears of them, so it has to be told as well (`waitress.channel.HTTP
 
 import errno
 import logging
+import shutil
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pyramid.request import Request
@@ -18,25 +20,26 @@ from waitress.utilities import Error
 log = logging.getLogger("pypi_server.room")
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-NO_ROOM_FOR_SQLITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+ROOM = 1024**2  # bytes; with fewer, whatever goes wrong is the disk's doing: SQLite has many words for it, libraries have more
 SENTENCE = "The disk of the package server is full; nothing was stored. Tell who runs it.\n"
 
 
-def is_full(error: Exception) -> bool:
-    """Whether a failure is a disk's way to say that it has no room."""
-    if isinstance(error, sqlite3.Error):
-        return getattr(error, "sqlite_errorcode", None) in NO_ROOM_FOR_SQLITE
-    return isinstance(error, OSError) and error.errno in NO_ROOM
+def is_full(error: Exception, folder: Path) -> bool:
+    """Whether a failure is a disk's way to say that it has no room, or that of ``folder`` has none."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return True
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or shutil.disk_usage(folder).free < ROOM
 
 
-def tween(handler: Callable[[Request], Any], _: Any) -> Callable[[Request], Any]:
+def tween(handler: Callable[[Request], Any], registry: Any) -> Callable[[Request], Any]:
     """Stand around devpi's handling of a request, its transaction included."""
+    folder = Path(registry["xom"].config.server_path)
 
     def handle(request: Request) -> Any:
         try:
             return handler(request)
-        except (OSError, sqlite3.Error) as error:
-            if not is_full(error):
+        except Exception as error:
+            if not is_full(error, folder):
                 raise
             log.error("no room for %s %s: %s", request.method, request.path, error)
             return Response(status=507, text=SENTENCE)
@@ -72,7 +75,7 @@ class Parser(HTTPRequestParser):
         try:
             return int(super().received(data))
         except OSError as error:
-            if not is_full(error):
+            if error.errno not in NO_ROOM:
                 raise
             log.error("no room for the body of %s %s: %s", self.command, self.path, error)
             self.error = InsufficientStorage(SENTENCE)

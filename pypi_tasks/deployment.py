@@ -11,7 +11,10 @@ from typing import Any, Protocol
 from pypi_tasks import secret
 from pypi_tasks.errors import BadInput, Failed, UserError
 from pypi_tasks.settings import ROOT, Settings
-from pypi_tasks.world import World
+from pypi_tasks.world import World, undisturbed
+
+RESUMING = "devpi is started again"
+LOCK = ROOT / ".inv.lock"
 
 
 @dataclass(frozen=True)
@@ -117,18 +120,25 @@ def up(world: World, settings: Settings, server: Deployment, timeout: float) -> 
     """Bring an environment up: look before, secrets, start, health, users and index, what to do next."""
     from pypi_tasks import rotate
 
-    server.preflight()
-    secret.check(settings)
-    warn_of_confusion(world, settings)
-    with world.exclusive(ROOT / ".inv.lock"), secret.settled(world, settings, server.owner) as replaced:
-        bring_up(world, server, timeout)
-        if settings.secrets_home / "tls_certificate" in replaced:
-            server.reload()
-        rotate.resume(world, settings, server)
-        for line in server.provision(json.dumps(wish(settings))).splitlines():
-            world.say(f"  {line}")
+    with world.exclusive(LOCK, task="up"):
+        server.preflight()
+        secret.check(settings)
+        warn_of_confusion(world, settings)
+        with secret.settled(world, settings, server.owner) as replaced:
+            bring_up(world, server, timeout)
+            if settings.secrets_home / "tls_certificate" in replaced:
+                server.reload()
+            rotate.resume(world, settings, server)
+            for line in server.provision(json.dumps(wish(settings))).splitlines():
+                world.say(f"  {line}")
     if not world.dry:
         world.say(summary(settings, server.env))
+
+
+def down(world: World, server: Deployment) -> None:
+    """Take an environment down, where no other task is at work on it."""
+    with world.exclusive(LOCK, task="down"):
+        server.stop()
 
 
 def bring_up(world: World, server: Deployment, timeout: float) -> None:
@@ -152,9 +162,11 @@ def await_health(world: World, server: Deployment, timeout: float) -> None:
     if world.dry or seen.health == "healthy":
         return
     said = f"; the end of its log:\n{server.last_words().rstrip()}"
+    mend = f"`inv logs --env {server.env}`; undo what was changed, then `inv up --env {server.env}` again"
     if not in_time:
-        raise Failed(f"the server is not healthy after {timeout:.0f} s ({seen.health}){said}", fix="a longer --timeout")
-    raise Failed(f"the server did not stay up ({seen.health}){said}", fix="see above, then `inv up` again")
+        told = f"the server is not healthy after {timeout:.0f} s ({seen.health}){said}"
+        raise Failed(told, fix=f"a longer --timeout, or {mend}")
+    raise Failed(f"the server did not stay up ({seen.health}){said}", fix=mend)
 
 
 @contextlib.contextmanager
@@ -164,10 +176,12 @@ def halted(server: Deployment) -> Iterator[None]:
         server.halt()
         yield
     except (KeyboardInterrupt, UserError):
-        server.halt()  # an interrupted stop goes on by itself, and would stop what is started now
+        with undisturbed(RESUMING):
+            server.halt()  # an interrupted stop goes on by itself, and would stop what is started now
         raise
     finally:
-        server.resume()
+        with undisturbed(RESUMING):
+            server.resume()
 
 
 Factory = Callable[[World, Settings, str], Deployment]

@@ -105,7 +105,8 @@ def run(
 ) -> Outcome:
     """Restore a snapshot, the newest verified one for no name, into a throw-away server; Failed where it is not as it was.
 
-    ``images`` has the names of other images by those of their folders. Returns the outcome, as pypi_server/drill.py keeps it.
+    ``images`` has other images by the names of their folders: it is them who are tried then, and what becomes of that is not
+    kept. Returns the outcome, as pypi_server/drill.py keeps it.
     """
     server.look()
     name = f"drill-{secrets.token_hex(3)}"
@@ -121,7 +122,7 @@ def run(
             raise Interrupted("interrupted at: drill", ANEW) from None
         finally:
             discard(world, made)
-            server.script("drill", {"do": "close", "name": name, "result": outcome})
+            server.script("drill", {"do": "close", "name": name, "result": {} if images else outcome})
     if not world.dry:
         tell(world, outcome)
     return outcome

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pypi_tasks import home, image, native
-from pypi_tasks.deployment import Deployment
+from pypi_tasks.deployment import LOCK, Deployment
 from pypi_tasks.errors import BadInput, NotReady
 from pypi_tasks.settings import Settings
 from pypi_tasks.terminal import human, table
@@ -140,8 +140,9 @@ def collect(world: World, settings: Settings, server: Deployment, yes: bool, dat
         raise BadInput("not confirmed, so nothing was removed.", fix="type y, or give --yes")
     if data and not world.confirm(f"Type the index's name, {settings.index}, to remove its packages for good:", settings.index):
         raise BadInput("the index's name was not typed, so nothing was removed.")
-    if server.state().health != "stopped":
-        server.stop()  # properly: what is removed below would be killed
-        items = items if world.dry else [*find(world, settings, server.env), *packages]
-    for item in items:
-        world.remove(item.path) if item.path else world.sweep(item.argv)
+    with world.exclusive(LOCK, task="gc"):
+        if server.state().health != "stopped":
+            server.stop()  # properly: what is removed below would be killed
+            items = items if world.dry else [*find(world, settings, server.env), *packages]
+        for item in items:
+            world.remove(item.path) if item.path else world.sweep(item.argv)

@@ -44,7 +44,7 @@ class Index:
             return self.session.request(method, url, timeout=TIMEOUT, **options)
         except requests.RequestException as error:
             fix = "inv up; inv status; then the same command again, which goes on from here"
-            raise Failed(f"{self.server} does not answer ({type(error).__name__}).", fix) from None
+            raise Failed(f"{self.server} {simple_index.unanswered(error)}.", fix) from None
 
     def log_in(self) -> None:
         """Have what stands for the password."""

@@ -69,6 +69,7 @@ def watching(settings: Settings) -> Iterator[Seen]:
     thread.start()
     try:
         yield seen
+        stop.set()
+        thread.join(PATIENCE)  # what waits still is to be counted
     finally:
         stop.set()
-        thread.join(PATIENCE)

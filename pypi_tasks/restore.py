@@ -11,7 +11,7 @@ from pypi_tasks import deployment, home
 from pypi_tasks.backup import age
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput, Failed, Interrupted, UserError
-from pypi_tasks.settings import ROOT, Settings
+from pypi_tasks.settings import Settings
 from pypi_tasks.world import ANEW, World, is_attended
 
 SCRIPT = "restore"
@@ -21,12 +21,12 @@ TIMEOUT = 120  # seconds for the server to be healthy
 
 def run(world: World, settings: Settings, server: Deployment, snapshot: str, yes: bool, without_damaged: bool = False) -> None:
     """Check and copy while the server goes on, ask, then put the copy in place of the data, which is kept beside it."""
-    server.look()
-    is_up = world.dry or server.state().health != "stopped"
-    server.preflight(port=is_up)
-    if not (yes or world.dry or is_attended()) and (is_up or has_data(settings.devpi_home)):
-        raise BadInput("there is data to replace, and no terminal to ask at; nothing was changed.", fix="--yes")
-    with world.exclusive(ROOT / ".inv.lock"):
+    with world.exclusive(deployment.LOCK, task="restore"):
+        server.look()
+        is_up = world.dry or server.state().health != "stopped"
+        server.preflight(port=is_up)
+        if not (yes or world.dry or is_attended()) and (is_up or has_data(settings.devpi_home)):
+            raise BadInput("there is data to replace, and no terminal to ask at; nothing was changed.", fix="--yes")
         found = prepare(server, snapshot, without_damaged)
         with discarded(world, server, settings.devpi_home):
             if not yes and is_replacing(found) and not world.confirm(question(settings.devpi_home, found), "y", "Y", "yes"):
@@ -37,7 +37,7 @@ def run(world: World, settings: Settings, server: Deployment, snapshot: str, yes
         if is_up:
             with in_place(server):
                 await_health(world, server, switched)
-                provision(world, settings, server)
+                provision(world, settings, server, found["name"] if found else snapshot)
         else:
             world.say(f"Next: inv up --env {server.env}")
 
@@ -69,12 +69,15 @@ def is_replacing(found: Mapping[str, Any] | None) -> bool:
     return found is None or bool(found["replaces"])
 
 
-def provision(world: World, settings: Settings, server: Deployment) -> None:
+def provision(world: World, settings: Settings, server: Deployment, snapshot: str) -> None:
     """Users and index as the settings want them; what the stored passwords do not fit is told."""
     try:
         server.provision(json.dumps(deployment.wish(settings)))
     except Failed as error:
-        world.warn(f"{error.what}\n  The restored data has the passwords of its time.")
+        world.warn(
+            f"{error.what}\n  The restored data has the passwords of its time: inv unlock {snapshot}, then inv up; "
+            "inv backups shows which snapshots have secrets."
+        )
 
 
 def question(folder: Path, found: Mapping[str, Any] | None) -> str:

@@ -10,9 +10,9 @@ import secrets
 from pathlib import Path
 
 from pypi_tasks import secret
-from pypi_tasks.deployment import Deployment, await_health
+from pypi_tasks.deployment import LOCK, Deployment, await_health, halted
 from pypi_tasks.errors import BadInput, Failed
-from pypi_tasks.settings import ROOT, Settings
+from pypi_tasks.settings import Settings
 from pypi_tasks.world import World
 
 PASSWORDS = ("root", "user")
@@ -56,13 +56,13 @@ def rotate(world: World, settings: Settings, server: Deployment, only: str = "",
     """Have new secrets. Refused where a setting would bring the old one back, or where the server does not run."""
     kinds = chosen(only)
     refuse_given(settings, kinds)
-    server.preflight()
-    secret.check(settings)
-    if not world.dry and server.state().health != "healthy":
-        raise Failed(f"{server.env} is not up.", fix=f"inv up --env {server.env}, or the --env that `inv status` shows")
-    if "server" in kinds and not yes and not world.confirm("All logins end, everybody has to log in again. Type yes:", "yes"):
-        raise BadInput("not confirmed; nothing was changed.", fix="type yes, or give --yes")
-    with world.exclusive(ROOT / ".inv.lock"):
+    with world.exclusive(LOCK, task="rotate"):
+        server.preflight()
+        secret.check(settings)
+        if not world.dry and server.state().health != "healthy":
+            raise Failed(f"{server.env} is not up.", fix=f"inv up --env {server.env}, or the --env that `inv status` shows")
+        if "server" in kinds and not yes and not world.confirm("All logins end, everybody has to log in again. Type yes:", "yes"):
+            raise BadInput("not confirmed; nothing was changed.", fix="type yes, or give --yes")
         resume(world, settings, server)
         for kind in kinds:
             renew_secret(world, settings, server) if kind == "server" else renew_password(world, settings, server, kind)
@@ -126,8 +126,6 @@ def resume(world: World, settings: Settings, server: Deployment) -> None:
 def renew_secret(world: World, settings: Settings, server: Deployment) -> None:
     """A new server secret, which is read at a start: the server alone is restarted, and the proxy holds its clients."""
     keep(world, file_of(settings, "server").path, secrets.token_urlsafe(32))
-    try:
-        server.halt()
-    finally:
-        server.resume()
+    with halted(server):
+        pass
     await_health(world, server, 120)

@@ -1,8 +1,11 @@
 """A simple index as a client reads it: its projects and their files, from HTML (PEP 503) or JSON (PEP 691)."""
 
+import contextlib
 import hashlib
 import html.parser
 import re
+import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +23,11 @@ STRONG = ("sha256", "sha512", "sha384", "sha3_256", "sha3_512", "blake2b", "blak
 
 
 class Gone(Exception):
-    """An address that does not answer with what was asked for; the message says what it did."""
+    """An address that does not answer with what was asked for; the message says what it did, ``fix`` what helps."""
+
+    def __init__(self, what: str, fix: str = "") -> None:
+        super().__init__(what)
+        self.fix = fix
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,19 @@ class Anchors(html.parser.HTMLParser):
             self.found[-1] = (attributes, text + data.strip())
 
 
+def unanswered(error: BaseException) -> Gone:
+    """Why there is no answer: what is at the bottom of an error of requests."""
+    at: BaseException | None = error
+    while at:
+        if isinstance(at, ssl.SSLCertVerificationError):
+            fix = "set CA_BUNDLE to the file of the certificate that signed it"
+            return Gone(f"does not answer: its certificate is not trusted ({at.verify_message})", fix)
+        if isinstance(at, OSError) and at.strerror:
+            return Gone(f"does not answer: {at.strerror}")
+        at = at.__cause__ or at.__context__
+    return Gone(f"does not answer ({type(error).__name__})")
+
+
 def get(session: "requests.Session", url: str, **options: Any) -> "requests.Response":
     """An answer with 200; Gone says what it was instead."""
     import requests
@@ -74,7 +94,7 @@ def get(session: "requests.Session", url: str, **options: Any) -> "requests.Resp
     try:
         response = session.get(url, timeout=TIMEOUT, **options)
     except (requests.RequestException, OSError) as error:
-        raise Gone(f"does not answer ({type(error).__name__})") from None
+        raise unanswered(error) from None
     if response.status_code in (401, 403):
         raise Gone(f"answered {response.status_code}: it may want a password, in ~/.netrc")
     if response.status_code != 200:
@@ -82,9 +102,13 @@ def get(session: "requests.Session", url: str, **options: Any) -> "requests.Resp
     return response
 
 
-def page(session: "requests.Session", url: str) -> "requests.Response":
-    """A page of a simple index."""
-    return get(session, url, headers={"Accept": ACCEPT, "Cache-Control": "max-age=0"})
+def page(session: "requests.Session", url: str, index: str) -> "requests.Response":
+    """A page of a simple index. Gone where it is another host's: pypiserver sends whoever asks for what it has not to PyPI."""
+    response = get(session, url, headers={"Accept": ACCEPT, "Cache-Control": "max-age=0"})
+    for host in (urlsplit(url).hostname, urlsplit(response.url).hostname):
+        if host != urlsplit(index).hostname:
+            raise Gone(f"is on another host, {host}", "the address of the index that is meant")
+    return response
 
 
 def is_json(response: "requests.Response") -> bool:
@@ -92,39 +116,47 @@ def is_json(response: "requests.Response") -> bool:
     return "json" in response.headers.get("Content-Type", "")
 
 
-def part(response: "requests.Response", name: str) -> list[dict[str, Any]]:
-    """A list of a JSON page."""
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """Turn what is no page of a simple index into Gone."""
     try:
-        found: list[dict[str, Any]] = response.json()[name]
-    except (ValueError, KeyError, TypeError):
-        raise Gone(f"is no page of a simple index: it has no {name}") from None
-    return found
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Gone("is no page of a simple index") from None
 
 
+def last(url: str) -> str:
+    """The last part of an address."""
+    return unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
+
+
+@understood()
 def projects(response: "requests.Response") -> dict[str, str]:
-    """The projects on the list of all: normalized name to the address of its page."""
+    """The projects on the list of all: normalized name to the address of its page. Other links lead elsewhere (PEP 503)."""
     if is_json(response):
-        names = [normalized(project["name"]) for project in part(response, "projects")]
+        names = [normalized(project["name"]) for project in response.json()["projects"]]
         return {name: urljoin(response.url, f"{name}/") for name in names}
     anchors = Anchors(response.text)
     base = urljoin(response.url, anchors.base)
-    return {normalized(text): urljoin(base, attributes["href"]) for attributes, text in anchors.found if text}
+    found = {normalized(text.strip("/")): urljoin(base, attributes["href"]) for attributes, text in anchors.found}
+    return {name: url for name, url in found.items() if name and name == normalized(last(url))}
 
 
+@understood()
 def links(response: "requests.Response") -> list[Link]:
-    """The files on a project's page."""
+    """The files on a project's page; a link to a folder is none."""
     if is_json(response):
         return [
             Link(file["filename"], urljoin(response.url, file["url"]), dict(file.get("hashes", {})), bool(file.get("yanked")))
-            for file in part(response, "files")
+            for file in response.json()["files"]
         ]
     anchors = Anchors(response.text)
     found = []
     for attributes, _ in anchors.found:
         url, fragment = urldefrag(urljoin(urljoin(response.url, anchors.base), attributes["href"]))
         digest = re.match(r"(\w+)=([0-9a-fA-F]+)", fragment)
-        name = unquote(urlsplit(url).path).rpartition("/")[2]
-        found.append(Link(name, url, {digest[1]: digest[2].lower()} if digest else {}, "data-yanked" in attributes))
+        if not url.endswith("/"):
+            found.append(Link(last(url), url, {digest[1]: digest[2].lower()} if digest else {}, "data-yanked" in attributes))
     return found
 
 

@@ -32,6 +32,11 @@ def state_of(container: dict[str, Any]) -> State:
     return State(health if status == "running" else status, name, container["Config"]["Image"], container["Image"])
 
 
+def is_running(container: dict[str, Any]) -> bool:
+    """Whether a container runs, of those that `docker inspect` shows."""
+    return bool(container["State"]["Running"])
+
+
 class Stack:
     """A Compose stack. Its data is a bind mount, its secrets are files, its labels carry the project's name."""
 
@@ -118,7 +123,21 @@ class Stack:
     def get_images(self) -> None:
         """Have the images here: built if outdated, or pulled."""
         if not self.prepare() and not self.images:
-            self.world.run(self.argv("pull"), fix="check REGISTRY and TAG; `inv push` puts the image there")
+            self.pull()
+
+    def pull(self) -> None:
+        """Have the images of the registry; which one cannot be had is told, and which setting names it."""
+        try:
+            self.world.run(self.argv("pull"))
+        except Failed:
+            inspect = ["docker", "image", "inspect"]
+            lacking = {
+                name: one for name, one in self.images_wanted().items() if self.world.ask([*inspect, one], check=False).returncode
+            }
+            name, reference = next(iter(lacking.items()), (IMAGES[SERVICE], "an image"))
+            tag = "PROXY_TAG" if name == IMAGES["proxy"] and self.settings.proxy_tag else "TAG"
+            told = f"{reference} cannot be had; what the registry says is above."
+            raise Failed(told, fix=f"check REGISTRY and {tag}; `inv push` puts the image there") from None
 
     def images_running(self) -> dict[str, str]:
         """The digests of the images that run, by their names."""
@@ -132,9 +151,14 @@ class Stack:
 
     def start_proxy(self) -> bool:
         """Start a changed proxy. Not before the server is healthy: the old one holds clients, and would take them with it."""
-        if self.proxy_waits:
-            self.world.run(self.argv("up", "--detach", "--no-deps", "proxy"))
-        return self.proxy_waits
+        if not self.proxy_waits:
+            return False
+        if len(self.containers_of("proxy")) > 1:
+            # Compose was cut off while it replaced the proxy: its stop goes on by itself, and would stop what is started now.
+            self.world.run(self.argv("stop", "proxy"))
+        self.world.run(self.argv("up", "--detach", "--no-deps", "proxy"))
+        self.proxy_waits = False
+        return True
 
     def has_right_port(self) -> bool:
         """Whether ``port`` runs and has the port that it should. Then it stays, of whatever image it is: as long as it does,
@@ -143,25 +167,36 @@ class Stack:
         found = self.container("port")
         return bool(found and found["State"]["Running"] and wanted in found["HostConfig"]["PortBindings"].values())
 
-    def container(self, service: str) -> dict[str, Any] | None:
-        """The container of a service as `docker inspect` shows it, if there is one."""
+    def containers_of(self, service: str) -> list[dict[str, Any]]:
+        """The containers of a service as `docker inspect` shows them, one that runs first: while Compose replaces one, two are
+        there."""
         if self.world.dry and not shutil.which("docker"):
-            return None
-        return next((one for one in self.containers() if one["Config"]["Labels"].get(SERVICE_LABEL) == service), None)
+            return []
+        found = [one for one in self.containers() if one["Config"]["Labels"].get(SERVICE_LABEL) == service]
+        return sorted(found, key=is_running, reverse=True)
+
+    def container(self, service: str) -> dict[str, Any] | None:
+        """The container of a service, if there is one."""
+        return next(iter(self.containers_of(service)), None)
 
     def prepare(self) -> list[Image]:
         """Have the file, the folders and the images that are built here; returns these."""
-        text = compose.render(self.settings, self.env, images=self.images)
-        self.world.write(self.file, text)
+        self.world.write(self.file, compose.render(self.settings, self.env, images=self.images))
         if self.is_here():
             self.world.make_folder(self.settings.devpi_home, owner=self.owner)
             self.world.make_folder(self.settings.backup_home, mode=0o700, owner=self.owner)
-        local = [one for one in image.known() if compose.quoted(one.local(self.settings.project)) in text]
+        local = self.built_here()
         stale = image.outdated(self.world, self.settings, local)
         if stale:
             image.lint(self.world, stale)
             image.build(self.world, self.settings, stale)
         return local
+
+    def built_here(self) -> list[Image]:
+        """The images that are built of the folders here; none where the images are given."""
+        text = compose.render(self.settings, self.env, images=self.images)
+        local = [one for one in image.known() if compose.quoted(one.local(self.settings.project)) in text]
+        return [] if self.images else local
 
     def script(self, name: str, job: Mapping[str, Any], source: Path | None = None) -> Any:
         """Run a script in a container of its own, with the data and the snapshots, and without a network."""
@@ -208,9 +243,11 @@ class Stack:
 
     def state(self) -> State:
         """The stack's health: that of the first container that is not healthy, in the order in which they depend on another;
-        the server's where all are. Docker's health where a container runs, its status where it does not."""
-        found = {one["Config"]["Labels"].get(SERVICE_LABEL): one for one in self.containers()}
-        states = [state_of(found[name]) for name in SERVICES if name in found]
+        the server's where all are. Docker's health where a container runs, its status where it does not. A proxy that waits to
+        be replaced says nothing: it may be dead."""
+        found = {one["Config"]["Labels"].get(SERVICE_LABEL): one for one in sorted(self.containers(), key=is_running)}
+        shown = [name for name in SERVICES if name in found and not (name == "proxy" and self.proxy_waits)]
+        states = [state_of(found[name]) for name in shown]
         if not states:
             return State("stopped")
         if self.settings.backup_schedule:

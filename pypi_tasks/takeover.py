@@ -1,5 +1,6 @@
 """A devpi server directory taken over: copied by pypi_server/adopt.py beside the data, or moved."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,12 +8,9 @@ from typing import Any
 
 from pypi_tasks import home
 from pypi_tasks.deployment import Deployment
-from pypi_tasks.errors import BadInput, Failed, NotReady
+from pypi_tasks.errors import BadInput, NotReady
 from pypi_tasks.settings import Settings
-from pypi_tasks.terminal import table
 from pypi_tasks.world import World
-
-SHOWN = 50
 
 
 def server_directory(folder: Path) -> Path | None:
@@ -39,10 +37,24 @@ def take_over(world: World, settings: Settings, server: Deployment, source: Path
         report(world, settings, server, found)
 
 
+def holder(database: Path) -> str:
+    """The id of a process that has a file open, as far as one may look; empty for none. devpi always has its database open."""
+    with contextlib.suppress(OSError):
+        wanted = database.stat()
+        for process in home.entries(Path("/proc")):
+            for handle in home.entries(process / "fd") if process.name.isdigit() else ():
+                with contextlib.suppress(OSError):
+                    if os.path.samestat(handle.stat(), wanted):
+                        return process.name
+    return ""
+
+
 def refuse_to_move(source: Path, target: Path, uid: int, gid: int) -> None:
     """Refuse what cannot be moved in one step, or could not be written to by the server then."""
     if home.in_use(source.parent) or home.in_use(source):
         raise NotReady(f"a server is running on {source}.", fix="stop it first")
+    if process := holder(source / ".sqlite"):
+        raise NotReady(f"a server is running on {source}: process {process} has its database open.", fix="stop it first")
     if source.stat().st_dev != home.nearest(target).stat().st_dev:
         raise BadInput(f"{source} is on another disk than DEVPI_HOME={target}.", fix="without --in-place it is copied")
     for path in (source, *home.entries(source)):
@@ -52,7 +64,7 @@ def refuse_to_move(source: Path, target: Path, uid: int, gid: int) -> None:
 
 
 def report(world: World, settings: Settings, server: Deployment, found: Mapping[str, Any]) -> None:
-    """Say what was taken over and what is next; Failed where files of the old server's own are lost."""
+    """Say what was taken over and what is next."""
     world.say(f"taken over: serial {found['serial']:,}, {found['files']:,} files, each compared with the database's digest")
     if found["again"]:
         world.say(f"{found['again']:,} files of mirrors were not there or damaged; the server fetches them again")
@@ -61,13 +73,3 @@ def report(world: World, settings: Settings, server: Deployment, found: Mapping[
         f"  with ROOT_PASSWORD=... PYPI_PASSWORD=... before it, once, where root's and {settings.devpi_user}'s passwords of "
         "the old server are not empty; empty ones are replaced"
     )
-    if lost := list(found["lost"].items()):
-        table("not taken", ["file", "why"], shown(lost))
-        raise Failed(
-            f"{len(lost)} uploaded files could not be taken; all else was.", fix="a backup of the old server may have them"
-        )
-
-
-def shown(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The first rows of a table, and how many more there are."""
-    return rows[:SHOWN] + ([(f"{len(rows) - SHOWN:,} more", "")] if len(rows) > SHOWN else [])

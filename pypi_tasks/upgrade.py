@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from pypi_tasks import backup, deployment, drill, probe, restore, smoke, traffic
-from pypi_tasks.deployment import Deployment
+from pypi_tasks.deployment import LOCK, Deployment
 from pypi_tasks.errors import BadInput, Failed, Interrupted, UserError
 from pypi_tasks.image import VERSION_LABEL, local_labels
-from pypi_tasks.settings import ROOT, Settings, fields
+from pypi_tasks.settings import Settings, fields
 from pypi_tasks.stack import RENDERED, Stack
 from pypi_tasks.terminal import table
-from pypi_tasks.world import World
+from pypi_tasks.world import ANEW, World, resumable, undisturbed
 
 TIMEOUT = 120.0  # seconds for the server to be healthy
+BACK = "going back to what ran before"
+MEND = "undo the change, or keep the old TAG: the next `inv up` would start the new images"
 Images = dict[str, dict[str, str]]
 
 
@@ -57,33 +59,75 @@ def run(world: World, settings: Settings, server: Deployment, to: str = "") -> N
     """The whole upgrade; what fails before the containers are replaced leaves them as they are."""
     stack = stack_of(server)
     target = Stack(world, redirected(settings, stack.env, to), stack.env)
-    target.preflight()
-    require_healthy(world, stack, "inv up")
-    with world.exclusive(ROOT / ".inv.lock"):
+    with world.exclusive(LOCK, task="upgrade"):
+        target.preflight()
+        require_healthy(world, stack, f"inv up --env {stack.env}")
         before = describe(world, stack.images_running())
-        target.get_images()
-        wanted = describe(world, target.images_wanted())
-        if not world.dry and ids(before) == ids(wanted):
-            world.say("nothing to upgrade: the newest images are running already")
-            return
-        snapshot = backup.make(world, settings, stack)
-        drill.run(world, settings, stack, snapshot, images={name: one["name"] for name, one in wanted.items()})
-        keep(world, settings, stack.env, before)
-        remember(world, stack, snapshot, before)
+        with unchanged(world, target, before):
+            with saying("the new images cannot be had"):
+                target.get_images()
+            wanted = describe(world, target.images_wanted())
+            if not world.dry and ids(before) == ids(wanted):
+                world.say("nothing to upgrade: the newest images are running already")
+                return
+            # From here on nothing is built or pulled, whatever becomes of the folders and the registry meanwhile.
+            target = Stack(world, target.settings, target.env, names(wanted))
+            stack = stack if to else target
+            with saying("no snapshot can be made"):
+                snapshot = backup.make(world, settings, stack)
+            with saying("the new images do not work", MEND):
+                drill.run(world, settings, stack, snapshot, images=ids(wanted))
+            keep(world, settings, stack.env, before)
+            with saying("the data cannot be looked at"):
+                remember(world, stack, snapshot, before)
         with watched(world, settings) as seen, traffic.heard(world, stack) as told, undone(world, settings, stack):
             # Once more, now that clients wait: with what was uploaded during the drill, should the snapshot be needed.
             stack.halt()
             snapshot = backup.make(world, settings, stack)
             remember(world, stack, snapshot, before)
+            name_again(world, wanted)
             replace(world, settings, target)
     receipt(world, before, wanted, seen, told, snapshot)
     if to and settings.tag != to:
         world.say(f"Next: TAG={to} in .env; otherwise the next `inv up` goes back to {settings.tag}")
 
 
-def watched(world: World, settings: Settings) -> contextlib.AbstractContextManager[probe.Seen]:
-    """What clients see meanwhile; nobody is asked in a dry run."""
-    return contextlib.nullcontext(probe.Seen()) if world.dry else probe.watching(settings)
+def watched(world: World, settings: Settings, is_up: bool = True) -> contextlib.AbstractContextManager[probe.Seen]:
+    """What clients see meanwhile; nobody asks in a dry run, or where there was no server to ask."""
+    return probe.watching(settings) if is_up and not world.dry else contextlib.nullcontext(probe.Seen())
+
+
+@contextlib.contextmanager
+def saying(what: str, fix: str = "") -> Iterator[None]:
+    """Say of a failure at which step it came, and that all is as it was."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except UserError as error:
+        raise type(error)(f"{what}; nothing was changed: {error.what}", fix or error.fix) from None
+
+
+@contextlib.contextmanager
+def unchanged(world: World, target: Stack, before: Images) -> Iterator[None]:
+    """Have the file as it was when the block fails, and have the names of images that are built here mean those that run."""
+    text = target.file.read_text() if target.file.exists() else ""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        with undisturbed("the new images are put aside"):
+            local = {one.name: one.local(target.settings.project) for one in target.built_here()}
+            name_again(world, {image: {**before[image], "name": name} for image, name in local.items() if image in before})
+            if text:
+                world.write(target.file, text)
+        raise
+
+
+def name_again(world: World, images: Images) -> None:
+    """Have names mean these images, where they are another's since."""
+    for image, now in describe(world, names(images)).items():
+        if now["id"] != images[image]["id"]:
+            world.run(["docker", "tag", images[image]["id"], now["name"]])
 
 
 def require_healthy(world: World, stack: Stack, fix: str) -> None:
@@ -105,6 +149,11 @@ def describe(world: World, names: dict[str, str]) -> Images:
 def ids(images: Images) -> dict[str, str]:
     """Which images they are, whatever their names."""
     return {name: one["id"] for name, one in images.items()}
+
+
+def names(images: Images) -> dict[str, str]:
+    """How they are called."""
+    return {image: one["name"] for image, one in images.items()}
 
 
 def keep(world: World, settings: Settings, env: str, images: Images) -> None:
@@ -145,18 +194,29 @@ def undone(world: World, settings: Settings, stack: Stack) -> Iterator[None]:
     try:
         yield
     except (UserError, KeyboardInterrupt) as error:
-        world.warn("this does not work; going back to what ran before")
-        go_back(world, settings, stack, json.loads(record_of(stack.env).read_text()))
-        world.remove(record_of(stack.env))
-        if isinstance(error, KeyboardInterrupt | Interrupted):
-            raise Interrupted("interrupted; what ran before runs again", fix="the same command begins anew") from None
-        raise Failed(f"the upgrade failed, and what ran before runs again: {error.what}") from None
+        why = "" if isinstance(error, KeyboardInterrupt | Interrupted) else error.what
+        world.warn(f"{'this does not work' if why else 'interrupted'}; {BACK}, please wait")
+        with undisturbed(BACK), repeatable(stack.env):
+            stack.halt()  # an interrupted stop goes on by itself, and would stop what is started now
+            go_back(world, settings, stack, json.loads(record_of(stack.env).read_text()))
+            world.remove(record_of(stack.env))
+        if not why:
+            raise Interrupted("interrupted at: upgrade; what ran before runs again", fix=ANEW) from None
+        raise Failed(f"the upgrade failed, and what ran before runs again: {why}", fix=MEND) from None
+
+
+@contextlib.contextmanager
+def repeatable(env: str) -> Iterator[None]:
+    """Name the way back where it fails itself."""
+    try:
+        yield
+    except UserError as error:
+        raise Failed(f"the upgrade failed, and so did going back: {error.what}", fix=f"inv rollback --env {env}") from None
 
 
 def go_back(world: World, settings: Settings, stack: Stack, record: dict[str, Any]) -> None:
     """Start the previous images; with the snapshot, where the database is of another version since."""
-    names = {name: one["name"] for name, one in record["images"].items()}
-    previous = Stack(world, settings, stack.env, names)
+    previous = Stack(world, settings, stack.env, names(record["images"]))
     if database(world, previous) != record["database"]:
         world.warn(f"the database's format was changed: back to snapshot {record['snapshot']}; what is newer is kept aside")
         previous.halt()
@@ -167,28 +227,33 @@ def go_back(world: World, settings: Settings, stack: Stack, record: dict[str, An
 def rollback(world: World, settings: Settings, server: Deployment) -> None:
     """Undo the last upgrade."""
     stack = stack_of(server)
-    stack.preflight()
-    try:
-        record = json.loads(record_of(stack.env).read_text())
-    except (OSError, ValueError):
-        raise BadInput(f"there is no upgrade of {stack.env} to undo.", fix="inv backups; inv restore") from None
-    if ids(describe(world, {name: one["name"] for name, one in record["images"].items()})) != ids(record["images"]):
-        raise Failed(
-            "the previous images are not on this engine any more.", fix="inv upgrade --to the old TAG, or the old commit"
-        )
-    with world.exclusive(ROOT / ".inv.lock"):
+    with world.exclusive(LOCK, task="rollback"), resumable("rollback"):
+        stack.preflight()
+        record = recorded(world, stack.env)
         before = describe(world, stack.images_running())
-        with watched(world, settings) as seen, traffic.heard(world, stack) as told:
+        is_up = world.dry or stack.state().health == "healthy"
+        with watched(world, settings, is_up) as seen, traffic.heard(world, stack) as told:
             go_back(world, settings, stack, record)
             smoke.run(world, settings)
-    world.remove(record_of(stack.env))
+        world.remove(record_of(stack.env))
     receipt(world, before, record["images"], seen, told, record["snapshot"])
     world.say("Next: the old TAG in .env, or the old commit here; otherwise the next `inv up` takes the newer images again")
 
 
-def receipt(
-    world: World, before: Images, after: Images, seen: probe.Seen, told: traffic.Told, snapshot: str
-) -> None:
+def recorded(world: World, env: str) -> dict[str, Any]:
+    """The way back, if there is one still."""
+    try:
+        record: dict[str, Any] = json.loads(record_of(env).read_text())
+    except (OSError, ValueError):
+        raise BadInput(f"there is no upgrade of {env} to undo.", fix="inv backups; inv restore") from None
+    if ids(describe(world, names(record["images"]))) != ids(record["images"]):
+        raise Failed(
+            "the previous images are not on this engine any more.", fix="inv upgrade --to the old TAG, or the old commit"
+        )
+    return record
+
+
+def receipt(world: World, before: Images, after: Images, seen: probe.Seen, told: traffic.Told, snapshot: str) -> None:
     """What was changed, and what clients saw of it."""
     if world.dry:
         return
@@ -196,8 +261,10 @@ def receipt(
     for name, old in before.items():
         new = after[name]
         rows.append([name, old["version"], old["id"][7:19], new["version"], new["id"][7:19]])
-    table("", ["image", "version before", "id before", "version after", "id after"], rows)
-    world.say(f"clients: {told}; one that asked all the time: {seen}")
+    if rows:
+        table("", ["image", "version before", "id before", "version after", "id after"], rows)
+    if seen.requests:
+        world.say(f"clients: {told}; one that asked all the time: {seen}")
     world.say(f"snapshot from before: {snapshot}")
     for why in seen.failed[:5]:
         world.warn(f"failed: {why}")

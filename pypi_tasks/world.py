@@ -27,6 +27,7 @@ INSTALL = {
     "git": "install git",
 }
 ANEW = "the same command again starts anew"
+DOCKERS_OWN = ("--project-name", "--file", "--progress")  # options of Compose that say nothing of what it does
 GONE = re.compile(r"No such (container|image|network|volume)|already in progress")  # as Docker says it
 
 
@@ -56,7 +57,9 @@ class World:
         """Run a command that only looks; done in a dry run too. With ``check`` a failure is a user's error."""
         try:
             with installed(argv[0]):
-                result = subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="replace")
+                result = subprocess.run(
+                    argv, input=stdin, capture_output=True, text=True, errors="replace", process_group=group()
+                )
         except NotReady as error:
             if check:
                 raise
@@ -69,10 +72,10 @@ class World:
         """Run a command that changes something, its output going to the user."""
         if not self.announce(shlex.join(argv)):
             return
-        with installed(argv[0]), resumable(shlex.join(argv[:4])):
-            code = subprocess.run(argv, env=env).returncode
+        with installed(argv[0]), resumable(gist(argv)):
+            code = subprocess.run(argv, env=env, process_group=group()).returncode
         if code != 0:
-            raise Failed(f"`{shlex.join(argv[:4])} ...` exited {code}; its output is above.", fix=fix)
+            raise Failed(f"`{gist(argv)}` exited {code}; its output is above.", fix=fix)
 
     def check(self, argv: Argv, stdin: str | None = None) -> None:
         """Run a command that only looks, in a dry run too, its findings going to the user; a finding is a failure."""
@@ -86,8 +89,8 @@ class World:
         """Run a command that changes something on what it reads; returns what it prints, or fails with that."""
         if not self.announce(shlex.join(argv)):
             return ""
-        with installed(argv[0]), resumable(shlex.join(argv[:4])):
-            result = subprocess.run(argv, input=stdin, env=env, capture_output=True, text=True)
+        with installed(argv[0]), resumable(gist(argv)):
+            result = subprocess.run(argv, input=stdin, env=env, capture_output=True, text=True, process_group=group())
         if result.returncode != 0:
             raise Failed((result.stderr or result.stdout).strip() or f"`{shlex.join(argv)}` exited {result.returncode}.")
         return result.stdout
@@ -138,7 +141,7 @@ class World:
     def sweep(self, argv: Argv) -> None:
         """Run a removal. What is in use is told and passed over, so that the rest still goes."""
         if self.announce(shlex.join(argv)):
-            result = subprocess.run(argv, capture_output=True, text=True)
+            result = subprocess.run(argv, capture_output=True, text=True, process_group=group())
             said = (result.stderr or result.stdout).strip()
             if result.returncode != 0 and not GONE.search(said):
                 self.warn(f"left where it is: {said}")
@@ -225,16 +228,23 @@ class World:
             return poll(ready, timeout)
 
     @contextlib.contextmanager
-    def exclusive(self, path: Path, busy: str = "another `inv up` is at work in this folder.") -> Iterator[None]:
-        """Let one process at a time do what is in the block; a second one is told, not kept waiting."""
+    def exclusive(self, path: Path, busy: str = "another task is at work in this folder.", task: str = "") -> Iterator[None]:
+        """Let one process at a time do what is in the block; a second one is told, not kept waiting: which ``task`` it is, if
+        both have one."""
         if self.dry:
             yield
             return
-        with path.open("w") as file:
+        with path.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise NotReady(busy, fix="wait for it, then try again") from None
+                file.seek(0)
+                other = file.read(20).strip() if task else ""
+                said = f"`inv {other}` is at work in this folder." if other else busy
+                raise NotReady(said, fix="wait for it, then try again") from None
+            with contextlib.suppress(OSError):  # a full disk has no room for a name
+                file.truncate(0)
+                os.write(file.fileno(), task.encode())
             yield
 
     def confirm(self, question: str, *answers: str) -> bool:
@@ -267,6 +277,39 @@ def resumable(what: str, fix: str = "the same command again goes on from here") 
         yield
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted at: {what}", fix) from None
+
+
+def group() -> int | None:
+    """The process group of a command: one of its own, which Ctrl-C does not reach, where Ctrl-C does not end us either."""
+    return None if signal.getsignal(signal.SIGINT) is signal.default_int_handler else 0
+
+
+@contextlib.contextmanager
+def undisturbed(what: str) -> Iterator[None]:
+    """Do to its end what must not be left half done; who wants to interrupt it is told ``what`` it is."""
+    from pypi_tasks.program import forget_terminal
+
+    def told(number: int, _: object) -> None:
+        if number == signal.SIGHUP:
+            forget_terminal()
+        with contextlib.suppress(OSError):
+            os.write(2, f"{what}, please wait\n".encode())  # print may be what is interrupted
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def gist(argv: Argv) -> str:
+    """The words that tell a command from others."""
+    words = list(argv)
+    for option in (one for one in DOCKERS_OWN if one in words[:8]):
+        at = words.index(option)
+        del words[at : at + 2]
+    return shlex.join(words[:7]) + " ..." * (len(words) > 7)
 
 
 @contextlib.contextmanager

@@ -1,23 +1,31 @@
 """Take-overs by the native server: devpi's directory as a verified copy or moved, and a folder of distributions."""
 
+import contextlib
 import json
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import requests
+from provision import Login, Server
 
 from pypi_tasks import distribution, native, simple_index
 from pypi_tasks.adopt import adopt
-from pypi_tasks.deployment import up, wish
+from pypi_tasks.deployment import await_health, up, wish
 from pypi_tasks.errors import BadInput, Failed, NotReady
 from pypi_tasks.private_index import Index
+from pypi_tasks.secret import settle
 from pypi_tasks.settings import Settings
 from pypi_tasks.world import World
 from tests.helpers import settings_of, told
 from tests.packages import build_wheel
+from tests.upstream import Upstream
 from tests.workspace import free_port
 
 VERSIONS = ("1.0", "1.1", "1.2")
@@ -29,15 +37,26 @@ def settings_in(folder: Path) -> Settings:
     return settings_of(folder, bundle, DEVPI_PORT=str(free_port()))
 
 
-def take(settings: Settings, source: object, index: str = "", in_place: bool = False, dry: bool = False) -> None:
+def take(
+    settings: Settings, source: object, index: str = "", in_place: bool = False, dry: bool = False, projects: str = ""
+) -> None:
     world = World(dry=dry)
-    adopt(world, settings, native.Server(world, settings), str(source), index, "", in_place)
+    adopt(world, settings, native.Server(world, settings), str(source), index, projects, in_place)
 
 
 def stored(server: Path) -> dict[str, bytes]:
     """The files of a server directory, path below +files and content."""
     files = server / "+files"
     return {str(path.relative_to(files)): path.read_bytes() for path in sorted(files.rglob("*")) if path.is_file()}
+
+
+@contextlib.contextmanager
+def upstream_here() -> Iterator[Upstream]:
+    """An index of another kind on this host."""
+    with Upstream("127.0.0.1") as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -95,21 +114,30 @@ class TestServerDirectory:
         assert stored(settings.devpi_home / "server") == stored(source)
         assert (settings.devpi_home / "server" / whole.relative_to(half)).stat().st_mtime_ns == time
 
-    def test_what_is_missing_or_damaged_is_told_and_the_rest_is_taken(
-        self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        gone, damaged, whole = sorted((source / "+files").rglob("*.whl"))
+    def test_one_that_lacks_uploaded_files_is_not_served_until_they_are_back(self, source: Path, tmp_path: Path) -> None:
+        gone, damaged, _ = sorted((source / "+files").rglob("*.whl"))
+        before = stored(source)
         gone.unlink()
         damaged.write_bytes(b"x" * damaged.stat().st_size)
         settings = settings_in(tmp_path / "second")
         with pytest.raises(Failed) as caught:
             take(settings, source)
-        assert "2 uploaded files could not be taken; all else was." in told(caught)
-        shown = capsys.readouterr().out
-        assert gone.name in shown and "the file is not there" in shown
-        assert damaged.name in shown and "its content is not what devpi's database says" in shown
-        taken = stored(settings.devpi_home / "server")
-        assert [path for path in taken if path.endswith(".whl")] == [str(whole.relative_to(source / "+files"))]
+        said = told(caught)
+        assert "2 uploaded files cannot be taken, so nothing is served yet; what was copied is kept in" in said
+        assert f"{gone.relative_to(source / '+files')}: the file is not there" in said
+        assert f"{damaged.name}: its content is not what devpi's database says" in said and "devpi remove" in said
+        assert not (settings.devpi_home / "server").exists() and (settings.devpi_home / "server.adopting").exists()
+        for path, content in before.items():
+            (source / "+files" / path).write_bytes(content)
+        take(settings, source)
+        assert stored(settings.devpi_home / "server") == before
+        assert not (settings.devpi_home / "server.adopting").exists()
+
+    def test_a_copy_without_any_files_is_told_by_the_first_of_them(self, source: Path, tmp_path: Path) -> None:
+        shutil.rmtree(source / "+files")
+        with pytest.raises(Failed) as caught:
+            take(settings_in(tmp_path / "second"), source)
+        assert f"{len(VERSIONS)} uploaded files cannot be taken" in told(caught)
 
     def test_one_that_a_killed_server_left_half_done_is_copied_as_it_was_before(self, source: Path, tmp_path: Path) -> None:
         database = sqlite3.connect(source / ".sqlite", isolation_level=None)
@@ -135,18 +163,54 @@ class TestServerDirectory:
         take(settings, source, in_place=True)
         assert not source.exists() and stored(settings.devpi_home / "server") == before
 
-    def test_one_that_devpi_would_not_start_with_is_not_moved(self, source: Path, tmp_path: Path) -> None:
+    def test_one_that_lacks_uploaded_files_is_not_moved(self, source: Path, tmp_path: Path) -> None:
         for path in (source / "+files").rglob(f"*{VERSIONS[-1]}*"):
             path.unlink()
         with pytest.raises(Failed) as caught:
             take(settings_in(tmp_path / "second"), source, in_place=True)
-        assert "a file of its last commit: have it copied, not moved" in told(caught) and source.exists()
+        assert "1 uploaded files cannot be taken" in told(caught) and source.exists()
 
     def test_a_running_one_is_not_moved(self, running: Settings, tmp_path: Path) -> None:
         with pytest.raises(NotReady) as caught:
             take(settings_in(tmp_path), running.devpi_home, in_place=True)
         assert "a server is running on" in told(caught)
         assert (running.devpi_home / "server").exists()
+
+    def test_a_mirrors_file_that_is_lost_is_fetched_again(
+        self, running: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DEVPISERVER_PORT", str(running.devpi_port))
+        root = Login("root", (running.secrets_home / "root_password").read_text().strip())
+        with upstream_here() as upstream:
+            file = upstream.add("theirs", "1.0")
+            options = {"type": "mirror", "mirror_url": f"{upstream.url}/simple/", "mirror_no_project_list": True}
+            Server().change("PUT", "/root/other", options, root)
+            page = requests.get(f"{running.url}/root/other/+simple/theirs/", headers={"Accept": simple_index.JSON}, timeout=60)
+            (link,) = simple_index.links(page)
+            assert requests.get(link.url, timeout=60).status_code == 200  # devpi's last commit, without which it does not start
+        first = settings_in(tmp_path / "first")
+        take(first, running.devpi_home)
+        Server().change("DELETE", "/root/other", {}, root)
+        source = first.devpi_home / "server"
+        next((source / "+files").rglob(file)).unlink()
+        with pytest.raises(Failed) as caught:
+            take(settings_in(tmp_path / "moved"), source, in_place=True)
+        assert f"{file}, a file of its last commit: have it copied, not moved" in told(caught)
+        settings = settings_in(tmp_path / "second")
+        take(settings, source)
+        assert "1 files of mirrors were not there or damaged; the server fetches them again" in capsys.readouterr().out
+        settle(World(), settings, None)
+        server = native.Server(World(), settings)
+        try:
+            server.start()
+            await_health(World(), server, 60)
+        finally:
+            server.stop()
+
+    def test_one_on_which_another_kit_runs_is_not_moved(self, source: Path, tmp_path: Path) -> None:
+        with (source / ".sqlite").open("rb"), pytest.raises(NotReady) as caught:
+            take(settings_in(tmp_path / "second"), source, in_place=True)
+        assert f"process {os.getpid()} has its database open" in told(caught) and source.exists()
 
     def test_nothing_takes_the_place_of_data_that_is_there(self, running: Settings, source: Path) -> None:
         settings = settings_in(source.parent.parent)
@@ -160,7 +224,10 @@ class TestServerDirectory:
         ("file", "text", "said"),
         [
             (".serverversion", "3", "its database is of version 3, expected 4"),
+            (".serverversion", "", "its .serverversion is missing or empty: an incomplete copy?"),
+            (".serverversion", None, "its .serverversion is missing or empty: an incomplete copy?"),
             (".nodeinfo", None, "it has no .nodeinfo; use devpi-export"),
+            (".nodeinfo", '{"role": ', "its .nodeinfo cannot be understood: an incomplete copy?"),
             (".nodeinfo", json.dumps({"role": "replica"}), "it is a replica"),
             (".sqlite", None, "its database is not SQLite's"),
             (".sqlite", "no database", "its database cannot be read"),
@@ -176,7 +243,7 @@ class TestServerDirectory:
         with pytest.raises(Failed) as caught:
             take(settings, source)
         assert said in told(caught)
-        assert not (settings.devpi_home / "server").exists()
+        assert not list(settings.devpi_home.glob("server*"))
 
     def test_a_dry_run_changes_nothing(self, running: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         settings = settings_in(tmp_path)
@@ -209,10 +276,32 @@ class TestFolder:
         assert "conflict: pypi/stable has another content under this name" in shown
         assert "it cannot be read" in shown and "not a distribution: expected .whl" in shown
 
-    def test_another_index_can_be_named_and_has_to_be_there(self, running: Settings) -> None:
+    def test_what_only_looks_like_one_is_told_a_line_each(
+        self, running: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "packages"
+        (folder / "folder-1.0-py3-none-any.whl").mkdir(parents=True)
+        (folder / "link-1.0-py3-none-any.whl").symlink_to(tmp_path / "nowhere")
+        os.mkfifo(folder / "pipe-1.0.tar.gz")
+        (folder / "two\nlines-1.0.tar.gz").write_text("no archive")
+        with pytest.raises(Failed) as caught:
+            take(running, folder)
+        assert "4 were not taken; nothing was." in told(caught)
+        rows = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+        assert [row for row in rows if "-1.0" in row] == [
+            "folder-1.0-py3-none-any.whl", "link-1.0-py3-none-any.whl", "pipe-1.0.tar.gz", "two lines-1.0.tar.gz",
+        ]  # fmt: skip
+
+    def test_a_folder_without_any_is_refused(self, running: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "notes.txt").write_text("not one")
+        with pytest.raises(BadInput) as caught:
+            take(running, tmp_path)
+        assert "has no distributions: expected .whl" in told(caught) and "upload" not in capsys.readouterr().out
+
+    def test_another_index_can_be_named_and_has_to_be_there(self, running: Settings, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(BadInput) as caught:
             take(running, running.devpi_home.parent / "wheels", "pypi/none")
-        assert "it is no index of this server" in told(caught)
+        assert "it is no index of this server" in told(caught) and "upload" not in capsys.readouterr().out
 
     def test_a_mirror_takes_none(self, running: Settings) -> None:
         with pytest.raises(BadInput) as caught:
@@ -227,12 +316,81 @@ class TestFolder:
         assert "there is no password yet" in told(caught)
 
 
+class Site(BaseHTTPRequestHandler):
+    """An index that sends whoever asks for another page to another host, as pypiserver does; and a page that is no index."""
+
+    PAGES: ClassVar = {
+        "/simple/": '<a href="mine/">mine</a><a href="moved/">moved</a>',
+        "/simple/mine/": "",
+        "/web/simple/": '<a href="/about">About us</a><a href="https://example.org/">a friend</a>',
+    }
+
+    def do_GET(self) -> None:
+        is_other = self.headers["Host"].startswith("localhost")
+        page = '<a href="evil-1.0.tar.gz">evil-1.0.tar.gz</a>' if is_other else self.PAGES.get(self.path)
+        self.send_response(303 if page is None else 200)
+        if page is None:
+            self.send_header("Location", f"http://localhost:{self.headers['Host'].partition(':')[2]}{self.path}")
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write((page or "").encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    """The address of its index."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/simple/"
+        server.shutdown()
+
+
+class TestIndex:
+    @pytest.mark.parametrize("dry", [True, False])
+    def test_a_project_that_it_does_not_list_is_a_strangers(self, running: Settings, site: str, dry: bool) -> None:
+        with pytest.raises(BadInput) as caught:
+            take(running, site, projects="mine,mien,Min.e", dry=dry)
+        assert f"{site} does not list mien, min-e." in told(caught)
+
+    def test_a_page_on_another_host_is_not_its(self, running: Settings, site: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(Failed) as caught:
+            take(running, site)
+        assert "1 were not taken; nothing was." in told(caught)
+        shown = capsys.readouterr().out
+        assert "its page is on another host, localhost" in shown and "evil" not in shown
+
+    def test_names_that_are_none_do_not_mean_all(self, running: Settings, site: str) -> None:
+        with pytest.raises(BadInput) as caught:
+            take(running, site, projects=",,")
+        assert "--projects names none" in told(caught)
+
+    def test_a_web_page_is_none(self, running: Settings, site: str) -> None:
+        with pytest.raises(BadInput) as caught:
+            take(running, site.replace("/simple/", "/web/simple/"))
+        assert "lists no projects" in told(caught)
+
+    def test_the_reason_why_there_is_no_answer_is_told(self, running: Settings) -> None:
+        with pytest.raises(NotReady) as caught:
+            take(running, f"http://127.0.0.1:{free_port()}/simple/")
+        assert "does not answer: Connection refused." in told(caught)
+
+
 class TestWords:
     @pytest.mark.parametrize(
         ("source", "index", "in_place", "said"),
         [
             ("", "", False, "inv adopt WHAT"),
             ("/nowhere/at/all", "", False, "there is no such folder"),
+            ("/etc/hostname", "", False, "/etc/hostname is a file, not a folder"),
+            ("http://[::1/hidden/simple/", "", False, "this URL cannot be understood"),
+            ("http://host:99999/hidden/simple/", "", False, "this URL cannot be understood"),
+            ("http:///simple/", "", False, "this URL cannot be understood"),
+            ("http://host/simple/?token=hidden", "", False, "neither ? nor #"),
+            ("ftp://host/simple/", "", False, "ftp:// is not understood"),
+            ("HTTP://host/user/index", "", False, "http://host/user/index/+simple/ of devpi's"),
             ("http://user:hidden@host/simple/", "", False, "put it into ~/.netrc"),
             ("http://host/user/index", "", False, "http://host/user/index/+simple/ of devpi's"),
             ("http://host/simple/", "", True, "--in-place is for a devpi server directory"),

@@ -107,7 +107,9 @@ class TestAwaitHealth:
         with pytest.raises(Failed) as caught:
             deployment.await_health(World(), native.Server(World(), settings), timeout=60)
         assert "the server did not stay up (stopped); the end of its log:\nline 11\n" in told(caught)
-        assert "out of memory\n  Fix: " in told(caught)
+        assert "out of memory\n  Fix: `inv logs --env local`; undo what was changed, then `inv up --env local` again" in told(
+            caught
+        )
 
     def test_a_dry_run_waits_for_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         world = World(dry=True)

@@ -2,9 +2,11 @@
 
 import io
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from pypi_tasks.distribution import Form, Unfit, from_name, normalized, read
 from tests.packages import build_wheel
@@ -64,31 +66,79 @@ def test_a_source_distribution_does_with_all_that_an_upload_can_carry(tmp_path: 
     assert "home_page" not in dict(found.fields)
 
 
-def test_the_name_of_the_file_does_where_it_says_nothing(tmp_path: Path) -> None:
-    found = read(build_sdist(tmp_path, "older-thing-2.0.post1", b""))
-    assert (found.project, dict(found.fields)["version"]) == ("older-thing", "2.0.post1")
+def build_archive(folder: Path, file: str, **contents: str) -> Path:
+    """A zip file with some files of a wheel's."""
+    path = folder / file
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in contents.items():
+            archive.writestr(f"{'-'.join(file.split('-')[:2])}.dist-info/{name}", text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("file", "contents", "said"),
+    [
+        ("a-1.0-py3-none-any.whl", {}, "it has no METADATA"),
+        ("a-1.0-py3-none-any.whl", {"METADATA": "Name: a\nVersion: 1.0\n"}, "it has no WHEEL"),
+        (
+            "a-1.0-py3-none-any.whl",
+            {"METADATA": "Name: b\nVersion: 1.0\n", "WHEEL": ""},
+            "its content says b 1.0, its name a 1.0",
+        ),
+        ("a-1.0-py3-none-any.whl", {"METADATA": "Name: a\nVersion: 2\n", "WHEEL": ""}, "its content says a 2, its name a 1.0"),
+        ("a-1.0-py3-none-any.whl", {"METADATA": "Name: a\nVersion: latest\n", "WHEEL": ""}, "Invalid version: 'latest'"),
+        ("a-1.0-py3-none-any.whl", {"METADATA": "no header", "WHEEL": ""}, "Invalid version: ''"),
+        ("a-latest-py3-none-any.whl", {}, "its name does not tell project and version: .*invalid version"),
+        ("a-1.0.whl", {}, "its name does not tell project and version: .*wrong number of parts"),
+    ],
+)
+def test_a_wheel_that_could_not_be_installed_is_none(tmp_path: Path, file: str, contents: dict[str, str], said: str) -> None:
+    with pytest.raises(Unfit, match=said):
+        read(build_archive(tmp_path, file, **contents))
+
+
+@pytest.mark.parametrize(
+    ("name", "info", "said"),
+    [
+        ("some_project-1.0", b"", "it has no PKG-INFO"),
+        ("six-99", PKG_INFO, "its content says Some.Project 1.0, its name six 99"),
+        ("some_project-latest", PKG_INFO, "Invalid version: 'latest'"),
+        ("some_project", PKG_INFO, "its name does not tell project and version"),
+    ],
+)
+def test_a_source_distribution_is_what_its_name_says(tmp_path: Path, name: str, info: bytes, said: str) -> None:
+    with pytest.raises(Unfit, match=said):
+        read(build_sdist(tmp_path, name, info))
+
+
+def test_a_source_distribution_can_be_built(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "six-99.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("six-99/PKG-INFO"))
+    with pytest.raises(Unfit, match=r"it has no pyproject.toml or setup.py"):
+        read(tmp_path / "six-99.tar.gz")
 
 
 @pytest.mark.parametrize(
     ("file", "named"),
     [
-        ("a_b-1.0-1-py3-none-any.whl", ("a_b", "1.0")),
-        ("a-b-1.0rc1.tar.gz", ("a-b", "1.0rc1")),
+        ("a_b-1.0-1-py3-none-any.whl", ("a-b", "1.0")),
+        ("a-3d-1.0rc1.tar.gz", ("a-3d", "1.0rc1")),
         ("a-b-1.0.zip", ("a-b", "1.0")),
-        ("a_b-1.0-py3.9.egg", ("a_b", "1.0")),
+        ("a_b-1.0-py3.9.egg", ("a-b", "1.0")),
     ],
 )
 def test_names_of_all_kinds_are_understood(file: str, named: tuple[str, str]) -> None:
-    assert from_name(file) == named
+    assert from_name(file) == (named[0], Version(named[1]))
 
 
-@pytest.mark.parametrize("file", ["half.tar.gz", "half-1.0-py3-none-any.whl"])
+@pytest.mark.parametrize("file", ["half-1.0.tar.gz", "half-1.0-py3-none-any.whl"])
 def test_half_a_file_is_none(tmp_path: Path, file: str) -> None:
     whole = build_wheel(tmp_path, "1.0") if file.endswith("whl") else build_sdist(tmp_path)
     half = tmp_path / file
     half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    with pytest.raises(Unfit, match="it cannot be read"):
+    with pytest.raises(Unfit, match="it cannot be read") as caught:
         read(half)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_called_something_else_is_none(tmp_path: Path) -> None:

@@ -228,11 +228,16 @@ def test_root_does_not_run_it_in_a_folder_of_somebody_else(tmp_path: Path) -> No
     assert not list(fresh.home.iterdir())
 
 
-def test_two_ups_at_once_do_not_get_in_each_others_way(tmp_path: Path) -> None:
+def test_two_tasks_at_once_do_not_get_in_each_others_way(tmp_path: Path) -> None:
     import fcntl
 
     fresh = checkout(tmp_path / "fresh", "pypi-test-two")
     with (fresh.root / ".inv.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another `inv up` is at work" in fresh.refused("up", "--env", "local")
+        assert "another task is at work in this folder" in fresh.refused("up", "--env", "local")
+        lock.write("upgrade")
+        lock.flush()
+        for task in ("up", "down", "restore", "rotate"):
+            assert "`inv upgrade` is at work in this folder" in fresh.refused(task, "--env", "local")
+        assert "`inv upgrade` is at work in this folder" in fresh.refused("rollback", "--env", "dev")
     assert not fresh.home.exists()

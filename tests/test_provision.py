@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 
 import provision
@@ -15,6 +16,7 @@ from pypi_tasks.secret import settle
 from pypi_tasks.settings import Settings
 from pypi_tasks.world import World
 from tests.helpers import settings_of
+from tests.upstream import Upstream
 from tests.workspace import free_port
 
 WISH: Body = {
@@ -72,6 +74,21 @@ def test_what_somebody_set_on_the_mirror_stays(settings: Settings, server: Serve
     assert run(settings, WISH) == []
     mirror = server.read("/root/pypi")
     assert mirror is not None and mirror["mirror_provides_core_metadata"] is False and mirror["mirror_cache_expiry"] == 60
+
+
+def test_a_mirror_is_not_asked_for_all_its_projects(settings: Settings, server: Server, passwords: list[str]) -> None:
+    root, upstream = Login("root", passwords[0]), Upstream("127.0.0.1")
+    threading.Thread(target=upstream.serve_forever, daemon=True).start()
+    before = server.read("/root/pypi")
+    assert before is not None
+    try:
+        server.change("PATCH", "/root/pypi", {"mirror_url": f"{upstream.url}/simple/", "mirror_no_project_list": False}, root)
+        assert run(settings, WISH) == []
+        assert upstream.asked["/simple/"] == 0
+    finally:
+        server.change("PATCH", "/root/pypi", before, root)
+        upstream.shutdown()
+        upstream.server_close()
 
 
 def test_only_what_is_enforced_changes_an_index_that_is_there(settings: Settings, server: Server) -> None:

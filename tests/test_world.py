@@ -17,7 +17,7 @@ import pytest
 from pypi_tasks.certificate import self_signed
 from pypi_tasks.errors import BadInput, Failed, Interrupted, NotReady
 from pypi_tasks.settings import ROOT
-from pypi_tasks.world import World, answers, poll, tool
+from pypi_tasks.world import World, answers, gist, poll, tool
 from tests.helpers import told
 from tests.workspace import free_port
 
@@ -119,6 +119,65 @@ class TestRun:
         text = f"import os; open({str(tmp_path / 'out')!r}, 'w').write(os.environ['COLOUR'])"
         World().run(script(text), env={"COLOUR": "blue"})
         assert (tmp_path / "out").read_text() == "blue"
+
+
+class TestGist:
+    """The words by which a command is told after Ctrl-C or a failure."""
+
+    def test_of_compose_it_is_what_is_done_and_not_to_what(self) -> None:
+        compose = ["docker", "compose", "--project-name", "pypi-dev", "--file", "a file"]
+        assert gist([*compose, "stop", "devpi"]) == "docker compose stop devpi"
+        assert gist([*compose[:4], "down", "--remove-orphans"]) == "docker compose down --remove-orphans"
+
+    def test_a_long_one_is_cut(self) -> None:
+        assert gist(["docker", "compose", "--file", "x", *"abcdefg"]) == "docker compose a b c d e ..."
+
+    def test_one_that_is_not_dockers_is_shown_as_it_begins(self) -> None:
+        assert gist(["uv", "venv", "--quiet"]) == "uv venv --quiet"
+
+
+HALF_DONE = """
+import os, signal, sys, time
+from pathlib import Path
+from pypi_tasks.world import World, undisturbed
+begun, done = map(Path, sys.argv[1:3])
+work = f"import time; open({str(begun)!r}, 'w').close(); time.sleep(1); open({str(done)!r}, 'w').close()"
+with undisturbed("going back"):
+    World().run([sys.executable, "-c", work])
+print("to its end", flush=True)
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+class TestUndisturbed:
+    def test_neither_ctrl_c_nor_a_signal_keeps_a_command_from_its_end(self, tmp_path: Path) -> None:
+        """At a terminal Ctrl-C goes to every process of the foreground group."""
+        begun, done = tmp_path / "begun", tmp_path / "done"
+        argv = [*script(HALF_DONE), str(begun), str(done)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(argv, cwd=ROOT, text=True, start_new_session=True, **pipes) as running:  # type: ignore[call-overload]
+            assert poll(begun.exists, 30)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.killpg(running.pid, number)
+            shown, said = running.communicate(timeout=30)
+        assert done.exists() and shown.endswith("to its end\n")
+        assert "going back, please wait" in said and said.endswith("KeyboardInterrupt\n"), "afterwards it is heeded again"
+
+
+class TestExclusive:
+    def test_who_comes_second_is_told_who_is_at_work(self, tmp_path: Path) -> None:
+        with World().exclusive(tmp_path / "lock", task="upgrade"):
+            with pytest.raises(NotReady) as caught, World().exclusive(tmp_path / "lock", task="down"):
+                pass
+            assert "`inv upgrade` is at work in this folder." in told(caught)
+
+    def test_who_has_no_name_is_another_task(self, tmp_path: Path) -> None:
+        with World().exclusive(tmp_path / "lock", task="upgrade"):
+            pass
+        with World().exclusive(tmp_path / "lock"):
+            with pytest.raises(NotReady) as caught, World().exclusive(tmp_path / "lock", task="down"):
+                pass
+            assert "another task is at work in this folder." in told(caught)
 
 
 class TestAskCheckAndFeed:

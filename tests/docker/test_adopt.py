@@ -46,7 +46,7 @@ def environment(workspace: Workspace, folder: Path, *requirements: str) -> Path:
 
 @pytest.fixture(scope="module")
 def old(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The directory of a devpi 5.5 at work, as the seed had it: no passwords, three releases, of which one file is lost."""
+    """The directory of a devpi 5.5 at work, as the seed had it: no passwords, three releases."""
     folder = tmp_path_factory.mktemp("old")
     programs = environment(workspace, folder, *SEED)
     server, port = folder / "server", free_port()
@@ -61,18 +61,22 @@ def old(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 sys.executable, "-m", "twine", "upload", "--disable-progress-bar", "--repository-url", f"{url}/pypi/stable/",
                 "-u", "pypi", "-p", "", str(build_wheel(folder, version)),
             )  # fmt: skip
-        next((server / "+files").rglob(f"*{VERSIONS[2]}*.whl")).unlink()
         yield server
 
 
 @pytest.fixture(scope="module")
 def adopted(workspace: Workspace, old: Path) -> tuple[Workspace, str, str]:
-    """The stack on that server's data; what the task said of it."""
+    """The stack on that server's data, in which a file was lost at first; what the task said of it."""
+    lost = next((old / "+files").rglob(f"*{VERSIONS[2]}*.whl"))
+    content = lost.read_bytes()
+    lost.unlink()
+    refused = workspace.refused("adopt", str(old), "--env", "dev")
+    lost.write_bytes(content)
     listed = sorted(old.rglob("*"))
-    result = workspace.inv("adopt", str(old), "--env", "dev", check=False, timeout=600)
+    result = workspace.inv("adopt", str(old), "--env", "dev", timeout=600)
     assert sorted(old.rglob("*")) == listed  # nothing was written there
     workspace.inv("up", "--env", "dev", timeout=600)
-    return workspace, result.stdout, result.stderr
+    return workspace, result.stdout, refused
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +98,21 @@ def test_one_that_the_server_could_not_read_is_refused_before_anything_is_taken(
     old.chmod(0o700)
     told = workspace.refused("adopt", str(old), "--env", "dev")
     old.chmod(0o755)
-    assert "cannot be read by uid 1000, as whom the server runs; on the host: chmod -R a+rX" in told
+    assert "cannot be read by uid 1000, as whom the server runs; on the host: cp -a it elsewhere" in told
     assert not list(workspace.home.glob("server*"))
+
+
+def test_the_directory_of_a_running_one_is_not_moved(workspace: Workspace, old: Path) -> None:
+    told = workspace.refused("adopt", str(old), "--in-place", "--env", "dev", DEVPI_HOME=str(old.parent / "other"))
+    assert "a server is running on" in told and "has its database open" in told and (old / ".sqlite").exists()
 
 
 def test_a_running_devpi_is_taken_over_with_all_that_it_has(adopted: tuple[Workspace, str, str], tmp_path: Path) -> None:
     stack, shown, told = adopted
-    assert "Error: 1 uploaded files could not be taken; all else was." in told and "Traceback" not in shown + told
-    assert f"{VERSIONS[2]}-py3-none-any.whl" in shown and "the file is not there" in shown
+    assert "Error: 1 uploaded files cannot be taken, so nothing is served yet" in told and "Traceback" not in shown + told
+    assert f"{VERSIONS[2]}-py3-none-any.whl: the file is not there" in told
     assert "Next: inv up --env dev" in shown
-    for version in VERSIONS[:2]:
+    for version in VERSIONS:
         pip_install(stack, tmp_path / version, f"pypi-tasks-smoke=={version}")
         assert version in (tmp_path / version / "pypi_tasks_smoke.py").read_text()
 
@@ -124,6 +133,8 @@ def test_a_pypiserver_is_taken_over_by_its_url(stack: Workspace, tmp_path: Path)
     programs = environment(stack, tmp_path, "pypiserver")
     with serving(tmp_path, str(programs / "pypi-server"), "run", "-i", "127.0.0.1", "-p", str(port), str(folder), url=url):
         shown = stack.inv("adopt", f"{url}/simple/", "--env", "dev").stdout
+        told = stack.refused("adopt", f"{url}/simple/", "--projects", "six", "--env", "dev")
+    assert f"{url}/simple/ does not list six." in told
     assert "2 files taken into pypi/stable, each found there by its sha256; 0 were there already" in shown
     assert names(stack, "from-pypiserver") == {file} and names(stack, "some-project") == {sdist.name}
     (entry,) = ask(stack, "/pypi/stable/+simple/some-project/", JSON).files
@@ -162,6 +173,7 @@ def test_a_file_that_is_not_what_its_page_says_is_told_and_not_taken(stack: Work
         good, bad = upstream.add("changed", "1.0"), upstream.add("changed", "1.1")
         upstream.contents[f"/files/{bad}"] = rename(upstream.contents[f"/files/{bad}"], "changed") + b"\0"
         plain = upstream.add("changed", "1.2", hashes={})
+        upstream.contents["/simple/"] = b'<a href="changed/">changed</a><a href="none/">none</a>'
         result = stack.inv("adopt", f"{upstream.url}/simple/", "--projects", "Changed,none", check=False)
     assert result.returncode == 1 and "Error: 2 were not taken; the rest was." in result.stderr
     assert f"{bad}" in result.stdout and "its content is not what its page says: sha256 is" in result.stdout
@@ -173,6 +185,7 @@ def test_after_ctrl_c_the_same_command_goes_on_where_it_was(stack: Workspace, tm
     with index() as upstream:
         for name in ("one-of-two", "two-of-two"):
             upstream.add(name, "1.0")
+        upstream.contents["/simple/"] = b'<a href="one-of-two/">one-of-two</a><a href="two-of-two/">two-of-two</a>'
         first, second = (f"/files/{name}_of_two-1.0-py3-none-any.whl" for name in ("one", "two"))
         words = ["adopt", f"{upstream.url}/simple/", "--projects", "one-of-two,two-of-two"]
         blocked = threading.Event()

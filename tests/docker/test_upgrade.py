@@ -1,18 +1,24 @@
 """Upgrades and their way back, under the load of pip, uv and twine: nobody's request fails, and what is broken reaches nobody."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pypi_tasks.world import poll
 from tests.conftest import inspect
 from tests.load import Load
 from tests.raw import JSON, Uploader, ask, container, make_index
-from tests.workspace import Workspace
+from tests.workspace import Workspace, clean_environment, free_port
 
 pytestmark = pytest.mark.docker
 RECEIPT = re.compile(r"clients: [1-9]\d* waited, the longest [1-9][\d.]* s, 0 failed; one that asked .* 0 failed, longest wait")
@@ -84,9 +90,93 @@ def test_images_that_do_not_start_reach_no_client(restored: Workspace) -> None:
     before = running(restored)
     change(restored, "pypi_server/serve.py", 'sys.exit("this one is broken")\n', before="from devpi_server.main")
     error = restored.refused("upgrade", "--env", "dev")
-    assert "this one is broken" in error
+    assert "the new images do not work; nothing was changed: " in error and "this one is broken" in error
+    assert "undo the change" in error and "inv verify" not in error
     assert running(restored) == before
+    named = inspect(f"pypi_server:{restored.project}", "image")["Id"]
+    assert named == before["devpi"][1] and not (restored.root / "backups" / "drill.json").exists()
     assert ask(restored, "/+api").status == 200
+
+
+@contextlib.contextmanager
+def at_work(stack: Workspace, *words: str) -> Iterator[Callable[..., None]]:
+    """A task that runs, and a way to wait for what it prints; what comes of it is left in ``task.log``."""
+    log = stack.root.parent / "task.log"
+    argv = [sys.executable, "-m", "invoke", *words]
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            argv, cwd=stack.root, env=clean_environment(), stdout=output, stderr=output, start_new_session=True
+        )
+
+        def until(text: str, press: bool = False) -> None:
+            assert poll(lambda: text in log.read_text() or running.poll() is not None, 300)
+            assert text in log.read_text(), log.read_text()
+            if press:
+                os.killpg(running.pid, signal.SIGINT)
+
+        yield until
+        code = running.wait(timeout=300)
+    with log.open("ab") as output:
+        output.write(f"exited {code}\n".encode())
+
+
+def end_of(stack: Workspace) -> str:
+    return (stack.root.parent / "task.log").read_text()
+
+
+@pytest.mark.parametrize("at", ["up --detach --remove-orphans devpi", "up --detach --no-deps proxy"])
+def test_ctrl_c_brings_back_what_ran_before_even_where_it_comes_twice(restored: Workspace, at: str) -> None:
+    before = images(restored)
+    change(restored, "pypi_server/entrypoint.py")
+    change(restored, "pypi_proxy/nginx.conf")
+    with at_work(restored, "upgrade", "--env", "dev") as until:
+        until(f"docker-compose-dev.yaml {at}", press=True)
+        until("interrupted; going back to what ran before, please wait", press=True)
+    shown = end_of(restored)
+    assert "exited 130" in shown and "what ran before runs again" in shown and "does not work" not in shown, shown
+    assert images(restored) == before and ask(restored, "/+api").status == 200
+
+
+def test_a_proxy_that_was_stopped_half_way_is_started_by_up_and_by_rollback(restored: Workspace) -> None:
+    before = images(restored)
+    change(restored, "pypi_proxy/nginx.conf")
+    restored.inv("upgrade", "--env", "dev", timeout=600)
+    after = images(restored)
+    for task, wanted in (("up", after), ("rollback", before), ("up", after)):
+        subprocess.run(["docker", "stop", "--time", "1", container(restored, "proxy")], check=True, capture_output=True)
+        restored.inv(task, "--env", "dev", timeout=600)
+        assert ask(restored, "/+api").status == 200 and images(restored) == wanted
+    subprocess.run(["docker", "rm", "--force", container(restored, "proxy")], check=True, capture_output=True)
+    restored.inv("up", "--env", "dev", timeout=600)
+    assert ask(restored, "/+api").status == 200
+
+
+def test_what_becomes_of_the_sources_during_an_upgrade_waits_for_the_next_one(restored: Workspace) -> None:
+    change(restored, "pypi_server/entrypoint.py", "# first\n")
+    text = (restored.root / "pypi_server" / "entrypoint.py").read_text()
+    with at_work(restored, "upgrade", "--env", "dev") as until:
+        until('"do": "open"')
+        change(restored, "pypi_server/entrypoint.py", "# second\n")
+    shown = end_of(restored)
+    assert "exited 0" in shown and shown.count("buildx build") == 1, shown
+    (restored.root / "pypi_server" / "entrypoint.py").write_text(text)
+    upgraded = running(restored)
+    restored.inv("up", "--env", "dev", timeout=600)
+    assert running(restored) == upgraded
+
+
+def test_an_image_that_the_registry_has_not_is_named_with_its_setting(stack: Workspace, tmp_path: Path) -> None:
+    registry = "127.0.0.1:1"
+    elsewhere = {"REGISTRY": registry, "TAG": "1.0", "DEVPI_PORT": str(free_port()), "DEVPI_HOME": str(tmp_path / "devpi")}
+    error = stack.refused("up", "--env", "stable", **elsewhere)
+    assert f"{registry}/pypi_server:1.0 cannot be had" in error and "check REGISTRY and TAG" in error
+    name = f"{registry}/pypi_server:1.0"
+    subprocess.run(["docker", "tag", f"pypi_server:{stack.project}", name], check=True)
+    try:
+        error = stack.refused("up", "--env", "stable", PROXY_TAG="2.0", **elsewhere)
+    finally:
+        subprocess.run(["docker", "rmi", name], check=True, capture_output=True)
+    assert f"{registry}/pypi_proxy:2.0 cannot be had" in error and "check REGISTRY and PROXY_TAG" in error
 
 
 BREAK_LATER = """
@@ -118,6 +208,7 @@ def test_what_passes_the_drill_and_breaks_all_the_same_is_taken_back_by_itself(
 
 
 def test_what_cannot_be_upgraded_is_told_before_anything_is_done(stack: Workspace) -> None:
+    stack.inv("up", "--env", "dev", timeout=600)
     before = running(stack)
     assert "nothing to upgrade" in stack.inv("upgrade", "--env", "dev").stdout
     assert "dev runs what is built here" in stack.refused("upgrade", "--env", "dev", "--to", "1.0")
