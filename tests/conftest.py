@@ -15,8 +15,9 @@ import pytest
 from tests.registry import Registry
 from tests.workspace import Workspace, checkout
 
-# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+# A shell that starts the tests in the background, or nohup, has them and all that they start ignore these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 BASE = "python:3.13-slim-trixie"
 PROXY_BASE = "nginx:1.28-trixie"

@@ -158,7 +158,7 @@ def full_backups(run: Run) -> None:
     """BACKUP_HOME on a disk that becomes full while a snapshot is made."""
     size = sum(path.stat().st_size for path in run.stack.home.rglob("*") if path.is_file())
     database = run.stack.home / "server" / ".sqlite"
-    with small_disk(run, run.folder(), 60 + size * 3 // MEGABYTE) as disk, run.uploading(2) as load:
+    with small_disk(run, run.folder(), 100 + size * 6 // MEGABYTE) as disk, run.uploading(1) as load:
         place = disk / "backups"
         backup(run.stack, "--to", str(place))
 
