@@ -158,7 +158,8 @@ def test_what_becomes_of_the_sources_during_an_upgrade_waits_for_the_next_one(re
         until('"do": "open"')
         change(restored, "pypi_server/entrypoint.py", "# second\n")
     shown = end_of(restored)
-    assert "exited 0" in shown and shown.count("buildx build") == 1, shown
+    before, _, after = shown.partition('"do": "open"')
+    assert "exited 0" in shown and "buildx build" in before and "buildx build" not in after, shown
     (restored.root / "pypi_server" / "entrypoint.py").write_text(text)
     upgraded = running(restored)
     restored.inv("up", "--env", "dev", timeout=600)
@@ -185,14 +186,11 @@ if os.environ.get("DEVPISERVER_OUTSIDE_URL", "").endswith(":{port}"):
 """
 
 
-@pytest.mark.parametrize("spoils", [False, True], ids=["the database as it was", "the database changed"])
-def test_what_passes_the_drill_and_breaks_all_the_same_is_taken_back_by_itself(
-    restored: Workspace, tmp_path: Path, spoils: bool
-) -> None:
-    """Also where the new server changes the format of the database first: then the snapshot comes back."""
+def test_what_passes_the_drill_and_breaks_all_the_same_is_taken_back_by_itself(restored: Workspace, tmp_path: Path) -> None:
+    """With the snapshot, since the new server changes the format of the database first."""
     before = images(restored)
     _, digest = Uploader(restored)("precious", "1.0")
-    what = '    open("/devpi/server/.serverversion", "w").write("5")\n' if spoils else ""
+    what = '    open("/devpi/server/.serverversion", "w").write("5")\n'
     change(restored, "pypi_server/serve.py", BREAK_LATER.format(port=restored.port, what=what), before="def main(")
     with Load(restored, tmp_path / "load", retries=True).running(installs=False) as load:
         assert load.goes_on(KINDS[:5], more=1)
@@ -203,7 +201,7 @@ def test_what_passes_the_drill_and_breaks_all_the_same_is_taken_back_by_itself(
     assert ask(restored, "/pypi/stable/+simple/precious/", JSON).files[0]["hashes"] == {"sha256": digest}
     assert (restored.home / "server" / ".serverversion").read_text() == "4"
     kept = list(restored.home.glob("server.before-*"))
-    assert [(one / ".serverversion").read_text() for one in kept] == ["5"] * spoils
+    assert [(one / ".serverversion").read_text() for one in kept] == ["5"]
     load.assert_all_is_well()
 
 
