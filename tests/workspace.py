@@ -112,9 +112,11 @@ class Workspace:
         assert "Error: " in result.stderr and "Traceback" not in result.stdout + result.stderr, result.stdout + result.stderr
         return result.stderr
 
-    def interrupted(self, *words: str, at: str, by: int = signal.SIGINT) -> str:
+    def interrupted(
+        self, *words: str, at: str, by: int = signal.SIGINT, ends: tuple[int, str] = (130, "Error: interrupted at")
+    ) -> str:
         """Press Ctrl-C as soon as a task prints ``at``, or have another signal end the task alone; it must end as no success,
-        and say so. Returns what it printed."""
+        and say so, or with another code and word. Returns what it printed."""
         log = self.root.parent / f"{words[0]}.log"
         with log.open("wb") as output:
             running = subprocess.Popen(
@@ -129,7 +131,7 @@ class Workspace:
             (os.killpg if by == signal.SIGINT else os.kill)(running.pid, by)
             code = running.wait(timeout=60)
         shown = log.read_text()
-        assert code == 130 and "Error: interrupted at" in shown and "Traceback" not in shown, shown
+        assert code == ends[0] and ends[1] in shown and "Traceback" not in shown, shown
         return shown
 
 
