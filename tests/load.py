@@ -65,6 +65,12 @@ class Load:
         self.threads.append(threading.Thread(target=self.loop, args=(kind, pause, once)))
         self.threads[-1].start()
 
+    def end(self) -> None:
+        """Have the threads end, each after what it is at."""
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
     def reader(self, kind: str, paths: list[tuple[str, dict[str, str], str]], pause: float = 0.01) -> None:
         """Read each path in turn, which must be there and hold a text."""
         turns, connection = itertools.cycle(paths), Connection(self.stack, 120)
@@ -141,9 +147,7 @@ class Load:
         try:
             yield self
         finally:
-            self.stop.set()
-            for thread in self.threads:
-                thread.join()
+            self.end()
 
     def install(self, index: str) -> None:
         """Install with pip and with uv."""

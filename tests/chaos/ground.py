@@ -216,9 +216,7 @@ class Run:
         try:
             yield load
         finally:
-            load.stop.set()
-            for thread in load.threads:
-                thread.join()
+            load.end()
             self.count(load)
 
     def count(self, load: Load) -> None:
