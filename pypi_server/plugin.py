@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import graceful
 from devpi_server.config import hookimpl
 from fetch import Fetches
 from keeper import WITHIN, Keeper
@@ -13,8 +14,6 @@ from page_store import PageStore
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.tweens import INGRESS
-from room import Parser
-from waitress.channel import HTTPChannel
 
 FILE = re.compile(r"/[^/+]+/[^/+]+/\+f/[^/]+/[^/]+/[^/]+(?<!\.metadata)")
 DOCUMENTATION = re.compile(r"/([^/+]+)/([^/+]+)/([^/+]+)/([^/+]+)/\+doc/.*")
@@ -74,7 +73,7 @@ class Plugin:
         keeper = Keeper(pyramid_config.registry["xom"], PageStore(self.folder, self.limit))
         keeper.watch()
         pyramid_config.registry["keeper"] = keeper
-        HTTPChannel.parser_class = Parser
+        graceful.use()
         pyramid_config.add_tween("plugin.readable", under=INGRESS, over="devpi_server.views.tween_request_logging")
         pyramid_config.add_tween("room.tween", under="plugin.readable", over="devpi_server.views.tween_request_logging")
         pyramid_config.add_tween(

@@ -1,7 +1,7 @@
 """What is answered when the disk is full: 507 with a sentence, instead of a 500 or of a connection that is closed.
 
 devpi has taken back by then what it had begun; nothing was acknowledged. waitress keeps long bodies on the same disk,
-before devpi hears of them, so it has to be told as well (`waitress.channel.HTTPChannel.parser_class`).
+before devpi hears of them, so it has to be told as well (``graceful.py``).
 """
 
 import errno

@@ -1,6 +1,8 @@
 """A copy of the project in a folder of its own, used as its users do: by the command line."""
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -38,12 +40,18 @@ OURS = (
 COMMIT = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false", "commit", "-qm", "test"]
 
 
+# Ports are handed out once, to each worker of pytest-xdist from a range of its own, and none that a client may be given.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = iter(random.sample(range(20_000 + 2_000 * (WORKER % 6), 22_000 + 2_000 * (WORKER % 6)), 2_000))
+
+
 def free_port() -> int:
     """A port that nothing listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("all ports are taken")
 
 
 def clean_environment() -> dict[str, str]:

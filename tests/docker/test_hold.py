@@ -10,15 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
 from pypi_tasks.world import answers, poll
 from tests.conftest import inspect
 from tests.load import Load
-from tests.raw import HTML, JSON, PIP, Uploader, api, ask, container, docker, login, make_index
+from tests.raw import HTML, JSON, PIP, Uploader, api, ask, container, docker, login, make_index, make_mirror
+from tests.upstream import upstream
 from tests.workspace import Workspace
 
 pytestmark = pytest.mark.docker
@@ -60,6 +63,63 @@ def test_a_restart_and_an_upgrade_under_load_fail_no_request(stack: Workspace, t
         assert load.goes_on(("devpi", "upload"))
     assert inspect(container(stack, "proxy"))["Id"] == proxy
     load.assert_all_is_well()
+
+
+def is_answered(stack: Workspace) -> bool:
+    """Whether devpi answers just now."""
+    try:
+        return ask(stack, "/+api", timeout=1).status == 200
+    except OSError:
+        return False
+
+
+def test_what_was_asked_before_devpi_is_stopped_is_answered_to_its_end_and_what_comes_later_waits(stack: Workspace) -> None:
+    with upstream(stack) as source, contextlib.ExitStack() as later, ThreadPoolExecutor(2) as pool:
+        mirror = make_mirror(stack, "slow", source.url)
+        file = source.add("slowly", "1.0")
+        page = f"/{mirror}/+simple/slowly/"
+        [link] = ask(stack, page, JSON).files
+        source.wait.clear()
+        fetched = pool.submit(ask, stack, urljoin(page, link["url"]).partition("#")[0])
+        assert poll(lambda: source.asked[f"/files/{file}"] == 1, 30)
+        stopping = pool.submit(docker, "stop", container(stack, "devpi"))
+        later.callback(docker, "start", container(stack, "devpi"))
+        assert poll(lambda: not is_answered(stack), 4)
+        assert not fetched.done() and not stopping.done()
+        source.wait.set()
+        assert fetched.result().body == source.contents[f"/files/{file}"]
+        stopping.result()
+        assert source.asked[f"/files/{file}"] == 1 and state(stack)["State"]["ExitCode"] == 143
+    assert ask(stack, "/+api", timeout=120).status == 200
+
+
+PIECES = """
+import json, os, threading, urllib.request, waitress
+from graceful import Channel, use
+use()
+class Recorded(Channel):
+    def send(self, data, do_close=True):
+        pieces.append(len(data))
+        return super().send(data, do_close)
+waitress.server.BaseWSGIServer.channel_class = Recorded
+def answer(environ, start):
+    start("200 OK", [("Content-Length", "4000")])
+    yield b"x" * 1000
+    yield b"y" * 3000
+pieces = []
+server = waitress.create_server(answer, listen="127.0.0.1:0")
+threading.Thread(target=server.run, daemon=True).start()
+found = urllib.request.urlopen(f"http://127.0.0.1:{server.effective_port}/", timeout=30).read()
+print(json.dumps({"pieces": pieces, "whole": found == b"x" * 1000 + b"y" * 3000}), flush=True)
+os._exit(0)
+"""
+
+
+def test_the_header_of_an_answer_never_leaves_alone(stack: Workspace) -> None:
+    command = ["docker", "exec", "-i", "-w", "/opt/pypi_server", container(stack, "devpi"), "python", "-"]
+    said = subprocess.run(command, input=PIECES, capture_output=True, text=True, check=True)
+    found = json.loads(said.stdout)
+    assert found["whole"] and found["pieces"][0] > 1000 and found["pieces"][1:] == [3000], found
 
 
 HALF_WRITTEN = """

@@ -1,7 +1,6 @@
 """Upgrades and their way back, under the load of pip, uv and twine: nobody's request fails, and what is broken reaches nobody."""
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -213,4 +212,5 @@ def test_what_cannot_be_upgraded_is_told_before_anything_is_done(stack: Workspac
     assert "--to a b: expected a tag" in stack.refused("upgrade", "--env", "stable", "--to", "a b")
     assert "local has no images" in stack.refused("upgrade", "--env", "local")
     assert running(stack) == before
-    assert not json.loads(stack.run("docker", "ps", "--all", "--format", "json", "--filter", "name=drill").stdout or "[]")
+    left = ["docker", "ps", "--all", "--quiet", "--filter", f"name={stack.project}-drill"]
+    assert not stack.run(*left).stdout
