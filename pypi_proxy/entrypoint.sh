@@ -31,6 +31,11 @@ prefix=${authority#"${authority%%/*}"}
 		    absolute_redirect off;
 		    return 302 $prefix$OLD_PATHS/+simple\$old/;
 		}
+		location ^~ /packages/ {
+		    include devpi.conf;
+		    absolute_redirect off;
+		    proxy_redirect ~^[a-z]+://[^/]+(/.*)\$ \$1;
+		}
 		END
     fi
 } >"$made/server.conf"
@@ -40,9 +45,13 @@ rm -rf "$spool"
 mkdir "$spool"
 {
     printf 'map $pid $hold_seconds { default %s; }\n' "$HOLD_SECONDS"
-    # What devpi is asked for: the same, but an upload to a pypiserver goes to its root.
+    # What devpi is asked for: the same, but an upload to a pypiserver goes to its root, and its files are in /packages/.
     echo 'map "$request_method $request_uri" $asked { default $request_uri;'
-    [ -z "${OLD_PATHS:-}" ] || printf '"~^POST %s/(?:[?]|$)" %s%s/;\n' "$prefix" "$prefix" "$OLD_PATHS"
+    if [ -n "${OLD_PATHS:-}" ]; then
+        printf '"~^POST %s/(?:[?]|$)" %s%s/;\n' "$prefix" "$prefix" "$OLD_PATHS"
+        printf '"~^(?:GET|HEAD) %s/packages/(?:[^?]*/)?(?<file>[^/?]*)" ' "$prefix"
+        printf '"%s%s/+packages/$file";\n' "$prefix" "$OLD_PATHS"
+    fi
     echo '}'
     printf 'client_body_temp_path %s/body;\nproxy_temp_path %s/answer;\n' "$spool" "$spool"
 } >"$made/http.conf"

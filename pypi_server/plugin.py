@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import graceful
+import old_paths
 from devpi_server.config import hookimpl
 from fetch import Fetches
 from keeper import WITHIN, Keeper
@@ -74,6 +75,7 @@ class Plugin:
         keeper.watch()
         pyramid_config.registry["keeper"] = keeper
         graceful.use()
+        old_paths.use(pyramid_config)
         pyramid_config.add_tween("plugin.readable", under=INGRESS, over="devpi_server.views.tween_request_logging")
         pyramid_config.add_tween("room.tween", under="plugin.readable", over="devpi_server.views.tween_request_logging")
         pyramid_config.add_tween(

@@ -248,6 +248,23 @@ def test_an_old_path_leads_to_a_page_without_repeating_what_the_client_says(pypi
     assert ask(pypiservers, "/", {"Accept": "text/html"}).status == 200  # the web page is there still
 
 
+def test_a_file_is_where_a_pypiserver_had_it(pypiservers: Workspace, tmp_path: Path) -> None:
+    """As lock files have it; a folder between is what a pypiserver shows of its own ones."""
+    upload = Uploader(pypiservers)
+    wheel, digest = upload("of-old", "1.0")
+    sdist, _ = upload("of-old", "1.0-post1", os.urandom(1000), "of-old-1.0-post1.tar.gz", filetype="sdist", pyversion="source")
+    for path in (f"/packages/{wheel}", f"/packages/some/folder/{wheel}?x=1"):
+        answer = ask(pypiservers, path, {"Host": "evil.example"})
+        assert (answer.status, answer.headers["Location"]) == (302, f"/pypi/stable/+f/{digest[:3]}/{digest[3:16]}/{wheel}")
+    assert ask(pypiservers, f"/packages/{sdist}", method="HEAD").headers["Location"].endswith(f"/{sdist}")
+    for missing in ("of_old-2.0-py3-none-any.whl", "nothing", "a%2fb", "%ff", "+api", "x-1.0.tar.gz"):
+        assert ask(pypiservers, f"/packages/{missing}").status in (400, 404), missing
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-cache-dir", "--no-index", "--target"]
+    pypiservers.run(*pip, str(tmp_path / "file"), f"{pypiservers.url}/packages/{wheel}#sha256={digest}")
+    pypiservers.run(*pip, str(tmp_path / "list"), "--find-links", f"{pypiservers.url}/packages/", "of-old==1.0")
+    assert (tmp_path / "file" / "of_old.py").exists() and (tmp_path / "list" / "of_old.py").exists()
+
+
 def test_they_are_below_the_path_of_the_address_where_that_has_one(pypiservers: Workspace, tmp_path: Path) -> None:
     pypiservers.configure(OUTSIDE_URL=f"{pypiservers.url}/sub")
     pypiservers.inv("up", "--env", "dev", timeout=600)
@@ -260,6 +277,8 @@ def test_they_are_below_the_path_of_the_address_where_that_has_one(pypiservers: 
     answer = ask(pypiservers, "/sub/simple/pypi-tasks-smoke/")
     assert answer.headers["Location"] == "/sub/pypi/stable/+simple/pypi-tasks-smoke/"
     assert wheel.name in ask(pypiservers, answer.headers["Location"], JSON).names
+    found = ask(pypiservers, f"/sub/packages/{wheel.name}").headers["Location"]
+    assert found.startswith("/sub/pypi/stable/+f/") and ask(pypiservers, found).body == wheel.read_bytes()
     pypiservers.configure(OUTSIDE_URL="")
 
 
@@ -267,4 +286,5 @@ def test_without_the_setting_there_are_none(pypiservers: Workspace) -> None:
     pypiservers.configure(OLD_PATHS="")
     pypiservers.inv("up", "--env", "dev", timeout=600)
     assert ask(pypiservers, "/simple/some-project").status == 404
+    assert ask(pypiservers, "/packages/of_old-1.0-py3-none-any.whl").status == 404
     assert ask(pypiservers, "/", {"Accept": "application/json"}, "POST").status in (404, 405)
