@@ -118,15 +118,17 @@ def refuse_damaged(copy: Database) -> None:
 def describe(made: Snapshot, pool: Pool, copy: Database, collection: Collection, job: Job) -> Manifest:
     """The manifest."""
     folder = made.server
+    whole, pieces = pool.add_pieces(folder / DATABASE)
+    small = {name: Stored(sha256(folder / name), (folder / name).stat().st_size) for name in SERVER if name != DATABASE}
     return Manifest(
         made=now().isoformat(timespec="seconds"),
         serial=copy.serial,
         digest=copy.digest(copy.serial),
         uuid=json.loads((folder / ".nodeinfo").read_text()).get("uuid", ""),
         database=(folder / ".serverversion").read_text().strip(),
-        server={name: Stored(sha256(folder / name), (folder / name).stat().st_size) for name in SERVER},
+        server={DATABASE: whole, **small},
         files=collection.files,
-        pieces=pool.add_pieces(folder / DATABASE),
+        pieces=pieces,
         lost=collection.lost,
         mirrors=sorted(copy.mirrors()),
         image=job.get("image", ""),

@@ -4,7 +4,6 @@ Source: devpi_server/keyfs_sqlite.py. ``changelog`` has one row for each commit,
 with their values. ``kv`` has for each key the serial of the commit that set it last.
 """
 
-import contextlib
 import hashlib
 import itertools
 import sqlite3
@@ -18,6 +17,7 @@ from jobs import PAUSE, Refusal, tell
 
 STEP = 2_000  # pages of 4 KiB; a commit waits while a step is copied, some 10 ms
 BEGINNINGS = 20
+BEGINNING = -1, hashlib.sha256()
 # The keys of files: what was uploaded, or mirrored with a digest; and what was mirrored without one.
 FILES = ("STAGEFILE", "PYPIFILE_NOMD5")
 Digests = dict[str, str]
@@ -81,6 +81,7 @@ class Database:
 
     def __init__(self, path: Path, mode: str = "ro") -> None:
         self.connection = connect(path, mode)
+        self.past = BEGINNING
 
     def close(self) -> None:
         """Let go of the file."""
@@ -93,9 +94,15 @@ class Database:
         return -1 if found is None else int(found)
 
     def digest(self, serial: int) -> str:
-        """A digest of a commit, by which histories are told apart; empty where there is none."""
-        row = self.connection.execute("SELECT data FROM changelog WHERE serial = ?", (serial,)).fetchone()
-        return hashlib.sha256(row[0]).hexdigest() if row else ""
+        """A digest of all commits up to one, in their order, by which pasts are told apart. Asked of a later one it goes on."""
+        at, found = self.past if self.past[0] <= serial else BEGINNING
+        found = found.copy()
+        query = "SELECT serial, data FROM changelog WHERE serial > ? AND serial <= ? ORDER BY serial"
+        for number, data in self.connection.execute(query, (at, serial)):
+            found.update(b"%d %d " % (number, len(data)))
+            found.update(data)
+        self.past = serial, found
+        return found.hexdigest()
 
     def changes(self, serial: int) -> dict[str, Any]:
         """The keys that a commit set, with the name of their kind, the serial before, and the value."""
@@ -131,18 +138,6 @@ class Database:
         """The digests of a file; None where there is none."""
         serial = self.changed(path)
         return file_of(self.changes(serial)[path][2]) if serial >= 0 else None
-
-    def continues(self, earlier: Path) -> bool:
-        """Whether this is what another database has become: each commit of that one is one of this, byte by byte."""
-        try:
-            self.connection.execute("ATTACH ? AS earlier", (f"file:{quote(str(earlier))}?mode=ro&immutable=1",))
-            query = "SELECT 1 FROM earlier.changelog AS e LEFT JOIN main.changelog AS m USING (serial) WHERE m.data IS NOT e.data"
-            return self.connection.execute(f"{query} LIMIT 1").fetchone() is None
-        except sqlite3.DatabaseError:
-            return False
-        finally:
-            with contextlib.suppress(sqlite3.DatabaseError):
-                self.connection.execute("DETACH earlier")
 
     def mirrors(self) -> set[str]:
         """The indexes whose files can be fetched again, as USER/INDEX."""

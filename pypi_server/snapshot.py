@@ -8,7 +8,7 @@
     BACKUP_HOME/work/                     half-made things, which are no snapshots
     BACKUP_HOME/lock                      locked by the task that is at work here, whose name is in it
 
-A manifest is one JSON object: ``schema`` (1), ``made`` (ISO 8601, UTC), ``serial`` and ``digest`` of the last commit,
+A manifest is one JSON object: ``schema`` (1), ``made`` (ISO 8601, UTC), ``serial`` of the last commit and ``digest`` of all,
 ``uuid``, ``devpi`` and ``database`` (versions), ``image``, ``settings`` (none is a secret), ``mirrors`` (indexes whose files
 can be fetched again), ``server`` and ``files`` (name or path below ``+files`` to ``[sha256, size]``), ``pieces`` (those of the
 database, ``server``'s ``.sqlite``, in their order), and ``lost`` (path to what is wrong with it).
@@ -108,7 +108,7 @@ class Snapshot:
 
     def write(self, manifest: Manifest) -> None:
         """Write the manifest and its digest."""
-        text = json.dumps(vars(manifest), indent=0).encode()
+        text = json.dumps(vars(manifest)).encode()
         (self.folder / "manifest.json").write_bytes(text)
         (self.folder / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
 
@@ -280,7 +280,6 @@ class Backups:
         for one in reversed(self.all()):
             with contextlib.suppress(Refusal):
                 manifest = one.manifest()
-                with self.database(manifest) as earlier:
-                    if database.continues(earlier):
-                        return one, manifest
+                if manifest.digest == database.digest(manifest.serial):
+                    return one, manifest
         return None

@@ -55,7 +55,7 @@ def make(settings: Settings, name: str, *texts: str) -> Snapshot:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{part} of {name}")
             server[part] = Stored(hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
-        pieces = place.pool.add_pieces(made.server / DATABASE)
+        _, pieces = place.pool.add_pieces(made.server / DATABASE)
         (made.server / DATABASE).unlink()
         made.write(Manifest("2026-01-01T00:00:00+00:00", 1, "", "", "4", server, files, {}, [], pieces, devpi="6"))
         finished = place.finish(made)
