@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from pypi_tasks import secret
 from pypi_tasks.errors import BadInput, Failed, UserError
+from pypi_tasks.interruption import undisturbed
 from pypi_tasks.settings import ROOT, Settings
-from pypi_tasks.world import World, undisturbed
+from pypi_tasks.world import World
 
 RESUMING = "devpi is started again"
 LOCK = ROOT / ".inv.lock"

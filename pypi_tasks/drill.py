@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from pypi_tasks import compose, deployment, image, native, smoke, stack
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import Failed, Interrupted
+from pypi_tasks.interruption import ANEW
 from pypi_tasks.served import Served, compare, is_listed
 from pypi_tasks.settings import Settings
-from pypi_tasks.world import ANEW, World
+from pypi_tasks.world import World
 
 TIMEOUT = 120  # seconds for the throw-away server to be healthy
 SHOWN = 20

@@ -12,7 +12,7 @@ from pypi_tasks.deployment import LOCK, Deployment
 from pypi_tasks.errors import BadInput, NotReady
 from pypi_tasks.settings import Settings
 from pypi_tasks.terminal import human, table
-from pypi_tasks.world import World, size
+from pypi_tasks.world import World
 
 
 @dataclass(frozen=True)
@@ -146,3 +146,9 @@ def collect(world: World, settings: Settings, server: Deployment, yes: bool, dat
             items = items if world.dry else [*find(world, settings, server.env), *packages]
         for item in items:
             world.remove(item.path) if item.path else world.sweep(item.argv)
+
+
+def size(text: str) -> int:
+    """The bytes that Docker means by, say, 61.2MB."""
+    found = re.fullmatch(r"([\d.]+)\s*([kKMGT]?)B", text.strip())
+    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ")) if found else 0

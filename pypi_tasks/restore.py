@@ -11,8 +11,9 @@ from pypi_tasks import deployment, home
 from pypi_tasks.backup import age
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput, Failed, Interrupted, UserError
+from pypi_tasks.interruption import ANEW
 from pypi_tasks.settings import Settings
-from pypi_tasks.world import ANEW, World, is_attended
+from pypi_tasks.world import World, is_attended
 
 SCRIPT = "restore"
 ASIDE = "server.before-"

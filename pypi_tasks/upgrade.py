@@ -20,10 +20,11 @@ from pypi_tasks import backup, deployment, drill, probe, restore, smoke, traffic
 from pypi_tasks.deployment import LOCK, Deployment
 from pypi_tasks.errors import BadInput, Failed, Interrupted, UserError
 from pypi_tasks.image import VERSION_LABEL, local_labels
+from pypi_tasks.interruption import ANEW, resumable, undisturbed
 from pypi_tasks.settings import Settings, fields
 from pypi_tasks.stack import RENDERED, Stack
 from pypi_tasks.terminal import table
-from pypi_tasks.world import ANEW, World, resumable, undisturbed
+from pypi_tasks.world import World
 
 TIMEOUT = 120.0  # seconds for the server to be healthy
 BACK = "going back to what ran before"

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
@@ -16,9 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from subprocess import PIPE
+from typing import IO, Any
 
 from pypi_tasks.errors import BadInput, Failed, Interrupted, NotReady
+from pypi_tasks.interruption import ANEW, group, resumable
 from pypi_tasks.terminal import bars, progress
 
 Argv = Sequence[str]
@@ -26,7 +29,6 @@ INSTALL = {
     "docker": "install Docker Engine with Buildx and Compose, or use `inv up --env local`, which needs none",
     "git": "install git",
 }
-ANEW = "the same command again starts anew"
 DOCKERS_OWN = ("--project-name", "--file", "--progress")  # options of Compose that say nothing of what it does
 GONE = re.compile(r"No such (container|image|network|volume)|already in progress")  # as Docker says it
 
@@ -102,41 +104,16 @@ class World:
         if not self.announce(f"{shlex.join(argv)} <<< {shlex.quote(json.dumps(short))}"):
             return None
         at = shlex.join(argv[-2:])
-        with installed(argv[0]), resumable(at, ANEW), bars() as show, tempfile.TemporaryFile("w+") as stdin:
+        with installed(argv[0]), resumable(at, ANEW), tempfile.TemporaryFile("w+") as stdin:
             json.dump(job, stdin)
             stdin.seek(0)
-            said = []
-            with (
-                subprocess.Popen(
-                    argv,
-                    env=env,
-                    stdin=stdin,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    errors="replace",
-                    process_group=0,
-                ) as running,
-                ThreadPoolExecutor(1) as pool,
-            ):
-                try:
-                    outcome = pool.submit(running.stdout.read)  # type: ignore[union-attr]
-                    for line in running.stderr or ():
-                        if line.startswith("{"):
-                            show(json.loads(line))
-                        else:
-                            said.append(line)
-                except KeyboardInterrupt:
-                    # Compose is two processes, the first of which may go without the second. Then wait until all is tidied up.
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(running.pid, signal.SIGTERM)
-                    raise
-        if running.returncode == Interrupted.exit_code:
+            code, outcome, said = listen(argv, stdin, env)
+        if code == Interrupted.exit_code:
             raise Interrupted(f"interrupted at: {at}", ANEW)
-        if running.returncode != 0:
-            kind = BadInput if running.returncode == os.EX_USAGE else Failed
-            raise kind("".join(said).strip() or f"`{shlex.join(argv)}` exited {running.returncode}.")
-        return json.loads(outcome.result())
+        if code != 0:
+            kind = BadInput if code == os.EX_USAGE else Failed
+            raise kind(said.strip() or f"`{shlex.join(argv)}` exited {code}.")
+        return json.loads(outcome)
 
     def sweep(self, argv: Argv) -> None:
         """Run a removal. What is in use is told and passed over, so that the rest still goes."""
@@ -270,37 +247,24 @@ def tool(name: str) -> str:
     return str(beside) if beside.exists() else name
 
 
-@contextlib.contextmanager
-def resumable(what: str, fix: str = "the same command again goes on from here") -> Iterator[None]:
-    """Turn Ctrl-C into a message."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted at: {what}", fix) from None
-
-
-def group() -> int | None:
-    """The process group of a command: one of its own, which Ctrl-C does not reach, where Ctrl-C does not end us either."""
-    return None if signal.getsignal(signal.SIGINT) is signal.default_int_handler else 0
-
-
-@contextlib.contextmanager
-def undisturbed(what: str) -> Iterator[None]:
-    """Do to its end what must not be left half done; who wants to interrupt it is told ``what`` it is."""
-    from pypi_tasks.program import forget_terminal
-
-    def told(number: int, _: object) -> None:
-        if number == signal.SIGHUP:
-            forget_terminal()
-        with contextlib.suppress(OSError):
-            os.write(2, f"{what}, please wait\n".encode())  # print may be what is interrupted
-
-    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def listen(argv: Argv, stdin: IO[str], env: Mapping[str, str] | None) -> tuple[int, str, str]:
+    """Run a script that tells of its progress, in lines of JSON on standard error, and show that; its exit code, its output and
+    what else it said. Ctrl-C ends it, and waits until it has tidied up."""
+    said = []
+    start = functools.partial(subprocess.Popen, env=env, process_group=0, stdin=stdin, stdout=PIPE, stderr=PIPE, text=True)
+    with bars() as show, start(argv, errors="replace") as running, ThreadPoolExecutor(1) as pool:
+        try:
+            outcome = pool.submit(running.stdout.read)  # type: ignore[union-attr]
+            for line in running.stderr or ():
+                if line.startswith("{"):
+                    show(json.loads(line))
+                else:
+                    said.append(line)
+        except KeyboardInterrupt:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGTERM)  # Compose is two processes, the first of which may go without the second
+            raise
+    return running.returncode, outcome.result(), "".join(said)
 
 
 def gist(argv: Argv) -> str:
@@ -319,12 +283,6 @@ def installed(command: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, PermissionError):
         raise NotReady(f"the command {command} is not there.", fix=INSTALL.get(command, f"install {command}")) from None
-
-
-def size(text: str) -> int:
-    """The bytes that Docker means by, say, 61.2MB."""
-    found = re.fullmatch(r"([\d.]+)\s*([kKMGT]?)B", text.strip())
-    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ")) if found else 0
 
 
 def answers(url: str) -> bool:

@@ -136,34 +136,6 @@ class TestGist:
         assert gist(["uv", "venv", "--quiet"]) == "uv venv --quiet"
 
 
-HALF_DONE = """
-import os, signal, sys, time
-from pathlib import Path
-from pypi_tasks.world import World, undisturbed
-begun, done = map(Path, sys.argv[1:3])
-work = f"import time; open({str(begun)!r}, 'w').close(); time.sleep(1); open({str(done)!r}, 'w').close()"
-with undisturbed("going back"):
-    World().run([sys.executable, "-c", work])
-print("to its end", flush=True)
-signal.raise_signal(signal.SIGINT)
-"""
-
-
-class TestUndisturbed:
-    def test_neither_ctrl_c_nor_a_signal_keeps_a_command_from_its_end(self, tmp_path: Path) -> None:
-        """At a terminal Ctrl-C goes to every process of the foreground group."""
-        begun, done = tmp_path / "begun", tmp_path / "done"
-        argv = [*script(HALF_DONE), str(begun), str(done)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen(argv, cwd=ROOT, text=True, start_new_session=True, **pipes) as running:  # type: ignore[call-overload]
-            assert poll(begun.exists, 30)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                os.killpg(running.pid, number)
-            shown, said = running.communicate(timeout=30)
-        assert done.exists() and shown.endswith("to its end\n")
-        assert "going back, please wait" in said and said.endswith("KeyboardInterrupt\n"), "afterwards it is heeded again"
-
-
 class TestExclusive:
     def test_who_comes_second_is_told_who_is_at_work(self, tmp_path: Path) -> None:
         with World().exclusive(tmp_path / "lock", task="upgrade"):

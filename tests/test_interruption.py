@@ -33,6 +33,19 @@ program.execute_as_invoke = work
 program.execute(Task())
 """
 
+HALF_DONE = """
+import os, signal, sys, time
+from pathlib import Path
+from pypi_tasks.interruption import undisturbed
+from pypi_tasks.world import World
+begun, done = map(Path, sys.argv[1:3])
+work = f"import time; open({str(begun)!r}, 'w').close(); time.sleep(1); open({str(done)!r}, 'w').close()"
+with undisturbed("going back"):
+    World().run([sys.executable, "-c", work])
+print("to its end", flush=True)
+signal.raise_signal(signal.SIGINT)
+"""
+
 
 def at_terminal(folder: Path, *words: str, until: str) -> tuple[int, int, str]:
     """Run Python at a terminal of its own until it has printed something; pid, the terminal, and what was printed."""
@@ -78,9 +91,23 @@ def test_a_terminal_that_is_closed_lets_a_task_tidy_up(tmp_path: Path) -> None:
 
 
 def test_what_nohup_has_ignored_stays_ignored() -> None:
-    text = "from pypi_tasks import program; import signal; program.heed(); print(signal.getsignal(signal.SIGHUP).name)"
+    text = "from pypi_tasks import interruption; import signal; interruption.heed(); print(signal.getsignal(signal.SIGHUP).name)"
     shown = subprocess.run(["nohup", sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert shown == "SIG_IGN\n"
+
+
+def test_neither_ctrl_c_nor_a_signal_keeps_a_command_from_its_end(tmp_path: Path) -> None:
+    """At a terminal Ctrl-C goes to every process of the foreground group."""
+    begun, done = tmp_path / "begun", tmp_path / "done"
+    argv = [sys.executable, "-c", HALF_DONE, str(begun), str(done)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(argv, cwd=ROOT, text=True, start_new_session=True, **pipes) as running:  # type: ignore[call-overload]
+        assert poll(begun.exists, 30)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.killpg(running.pid, number)
+        shown, said = running.communicate(timeout=30)
+    assert done.exists() and shown.endswith("to its end\n")
+    assert "going back, please wait" in said and said.endswith("KeyboardInterrupt\n"), "afterwards it is heeded again"
 
 
 @pytest.mark.parametrize("module", ["pypi_tasks", "invoke"])
