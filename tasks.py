@@ -115,9 +115,9 @@ def logs(c: Context, follow: bool = False, env: str = "", lines: str = "100") ->
 @task(auto_shortflags=False, help=ENV)
 def smoke(c: Context, env: str = "") -> None:
     """Upload a tiny wheel, install it with pip, remove it."""
-    from pypi_tasks import smoke
+    from pypi_tasks import deployment, smoke
 
-    server(c, env)
+    deployment.require_up(world(c), server(c, env))
     smoke.run(world(c), settings())
 
 
@@ -132,6 +132,9 @@ def certificate(c: Context) -> None:
 @task(auto_shortflags=False, help=ENV)
 def purge(c: Context, env: str = "") -> None:
     """Empty the proxy's cache of pages; they are made anew as they are asked for."""
+    from pypi_tasks import deployment
+
+    deployment.require_up(world(c), server(c, env))
     server(c, env).purge()
 
 

@@ -4,12 +4,14 @@ import os
 import sys
 from pathlib import Path
 
+import refill
 from devpi_server.main import CommandRunner, _main
 from storage import Backend
 
 
 def main(arguments: list[str]) -> int:
     """Run devpi-server until it ends; its exit code."""
+    refill.use()
     with CommandRunner() as runner:
         runner.pluginmanager.register(Backend())
         if folder := os.environ.get("DEVPI_PAGES"):

@@ -93,21 +93,32 @@ def address(text: str) -> str:
 
 
 def adopt_folder(world: World, settings: Settings, folder: Path, index: str) -> None:
-    """Upload all distributions below a folder; what is hidden is none, as pypiserver has it. What is called like one and is no
-    file is told as such."""
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if not is_hidden(path.relative_to(folder)) and (not path.is_dir() or distribution.kind(path.name))
-    )
-    if not any(distribution.kind(path.name) for path in found):
+    """Upload all distributions below a folder, by their names; what is hidden is none, as pypiserver has it."""
+    if several := indexes_in(folder):
+        raise BadInput(
+            f"{folder} has the files of several of devpi's indexes, {', '.join(several)}; those of a mirror are not yours.",
+            fix=f"the folder of one that is no mirror, such as inv adopt {folder / several[0]}",
+        )
+    seen = [path for path in sorted(folder.rglob("*")) if not is_hidden(path.relative_to(folder))]
+    found = [path for path in seen if distribution.kind(path.name)]
+    if not found:
         raise BadInput(f"{folder} has no distributions: expected {', '.join(distribution.KINDS)}.", fix=EXPECTED)
 
-    def offers() -> Iterator[list[Offer]]:
+    def offers(outcome: Outcome) -> Iterator[list[Offer]]:
+        outcome.note(
+            "other files are no distributions", sum(not (path.is_dir() or distribution.kind(path.name)) for path in seen)
+        )
         for path in found:
             yield [Offer(path.name, "", "", functools.partial(Path, path))]
 
-    run(world, settings, index, f"{len(found):,} files of {folder}", lambda _: offers(), "files", len(found))
+    run(world, settings, index, f"{len(found):,} files of {folder}", offers, "files", len(found))
+
+
+def indexes_in(folder: Path) -> list[str]:
+    """The indexes whose files devpi keeps below a folder, the ones that are no mirror of PyPI first; none where the folder is an
+    index's own."""
+    found = {path.parent.relative_to(folder) for depth in range(1, 4) for path in folder.glob("*/" * depth + "+[ef]")}
+    return sorted(map(str, found), key=lambda one: (one.endswith("root/pypi"), one))
 
 
 def is_hidden(path: Path) -> bool:

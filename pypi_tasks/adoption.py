@@ -58,11 +58,15 @@ class Adoption:
         return self.known[project]
 
     def is_settled(self, offer: Offer, project: str, sha256: str) -> bool:
-        """Whether a name is taken in the index, by the same content or by another one, which is told."""
+        """Whether a name is taken in the index, by the same content or by another one, which is told. A content that was lost or
+        damaged is not there: uploaded again, it is."""
         if not (project and sha256 and (there := self.files(project).get(offer.file))):
             return False
         if there == sha256:
-            self.outcome.there += offer.file not in self.outcome.taken
+            if offer.file not in self.outcome.taken:
+                if not self.index.is_whole(offer.file, sha256):
+                    return False
+                self.outcome.there += 1
         else:
             self.outcome.refused.append((offer.file, f"conflict: {self.index.name} has another content under this name"))
         return True

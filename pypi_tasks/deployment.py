@@ -1,7 +1,6 @@
 """What every environment has in common: come up, be provisioned, go down, say how it is."""
 
 import contextlib
-import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -130,10 +129,19 @@ def up(world: World, settings: Settings, server: Deployment, timeout: float) -> 
             if settings.secrets_home / "tls_certificate" in replaced:
                 server.reload()
             rotate.resume(world, settings, server)
-            for line in server.provision(json.dumps(wish(settings))).splitlines():
+            for line in rotate.provision(world, settings, server).splitlines():
                 world.say(f"  {line}")
     if not world.dry:
         world.say(summary(settings, server.env))
+
+
+def require_up(world: World, server: Deployment) -> None:
+    """Refuse an environment that does not run, with what helps."""
+    if world.dry:
+        return
+    server.look()
+    if server.state().health == "stopped":
+        raise Failed(f"{server.env} is not running.", fix=f"inv up --env {server.env}, or the --env that `inv status` shows")
 
 
 def down(world: World, server: Deployment) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pypi_tasks import compose, deployment, image, native, smoke, stack
+from pypi_tasks import compose, deployment, image, native, rotate, smoke, stack
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import Failed, Interrupted
 from pypi_tasks.interruption import ANEW
@@ -169,7 +169,7 @@ def rehearse(world: World, settings: Settings, server: Deployment, made: Throwaw
         compared = compare(Served(there.url), manifest, live)
         outcome |= dataclasses.asdict(compared) | {"findings": compared.wrong, "compared_with_live": live is not None}
         del outcome["wrong"]
-        install(world, there, manifest)
+        install(world, there, made, manifest)
         outcome["passed"] = not compared.wrong
     except Failed as error:
         outcome["findings"] = [*outcome["findings"], error.what]
@@ -190,10 +190,13 @@ def canary(manifest: Mapping[str, Any]) -> str:
     return next((path for path in sorted(wheels) if not path.startswith(mirrors or "\0")), "")
 
 
-def install(world: World, there: Settings, manifest: Mapping[str, Any]) -> None:
+def install(world: World, there: Settings, made: Deployment, manifest: Mapping[str, Any]) -> None:
     """Have pip install a wheel of the snapshot, by its digest; or, of a snapshot without one, what is uploaded for that."""
     if not (path := canary(manifest)):
-        smoke.run(world, there)
+        if password := rotate.known(there, made, "user"):
+            smoke.run(world, there, password)
+        else:
+            world.warn("pip installed nothing: the snapshot has no package of its own, and a password that is not known here")
         return
     index, file = path.split("/+f/")[0], path.rsplit("/", 1)[1]
     project, version = file.split("-")[:2]

@@ -1,11 +1,13 @@
 """An index of the running server, as whoever uploads to it sees it."""
 
+import contextlib
+import hashlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pypi_tasks import simple_index, smoke
 from pypi_tasks.check import in_bytes
-from pypi_tasks.distribution import Distribution, Form, normalized
+from pypi_tasks.distribution import CHUNK, Distribution, Form, normalized
 from pypi_tasks.errors import BadInput, Failed, NotReady
 from pypi_tasks.settings import Settings
 
@@ -28,6 +30,7 @@ class Index:
         self.session.trust_env = False
         self.session.verify = smoke.certificates(settings)
         self.limit = in_bytes(settings.upload_limit)
+        self.urls: dict[str, str] = {}  # of the files that its pages list
 
     def __enter__(self) -> "Index":
         self.log_in()
@@ -80,7 +83,19 @@ class Index:
         if response.status_code != 200:
             raise Failed(f"the page of {project} answered {response.status_code} {response.reason}.", fix="inv logs")
         own = f"{urlsplit(self.url).path}/"
-        return {link.file: link.digests.get("sha256", "") for link in simple_index.links(response) if link.is_below(own)}
+        found = [link for link in simple_index.links(response) if link.is_below(own)]
+        self.urls |= {link.file: link.url for link in found}
+        return {link.file: link.digests.get("sha256", "") for link in found}
+
+    def is_whole(self, file: str, sha256: str) -> bool:
+        """Whether a file that a page lists is there, with the content that it should have."""
+        import requests
+
+        digest = hashlib.sha256()
+        with contextlib.suppress(requests.RequestException), self.ask("GET", self.urls[file], stream=True) as response:
+            for text in response.iter_content(CHUNK) if response.status_code == 200 else ():
+                digest.update(text)
+        return digest.hexdigest() == sha256
 
     def upload(self, distribution: Distribution) -> str:
         """Upload a file; what the server has against it, empty for nothing."""

@@ -2,12 +2,11 @@
 
 import contextlib
 import datetime
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pypi_tasks import deployment, home
+from pypi_tasks import deployment, home, rotate
 from pypi_tasks.backup import age
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput, Failed, Interrupted, UserError
@@ -71,14 +70,16 @@ def is_replacing(found: Mapping[str, Any] | None) -> bool:
 
 
 def provision(world: World, settings: Settings, server: Deployment, snapshot: str) -> None:
-    """Users and index as the settings want them; what the stored passwords do not fit is told."""
+    """Users and index as the settings want them; Failed where the passwords of the snapshot's time are not known."""
     try:
-        server.provision(json.dumps(deployment.wish(settings)))
+        rotate.provision(world, settings, server)
     except Failed as error:
-        world.warn(
-            f"{error.what}\n  The restored data has the passwords of its time: inv unlock {snapshot}, then inv up; "
-            "inv backups shows which snapshots have secrets."
-        )
+        up = f"inv up --env {server.env}"
+        unlocked = f"where `inv backups` shows that it has secrets, inv unlock {snapshot}, then {up}"
+        raise Failed(
+            f"the snapshot is in place and serves, but {error.what}",
+            fix=f"with those of its time, ROOT_PASSWORD=... PYPI_PASSWORD=... {up}; {unlocked}",
+        ) from None
 
 
 def question(folder: Path, found: Mapping[str, Any] | None) -> str:

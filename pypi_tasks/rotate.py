@@ -9,13 +9,14 @@ import os
 import secrets
 from pathlib import Path
 
-from pypi_tasks import secret
+from pypi_tasks import deployment, secret
 from pypi_tasks.deployment import LOCK, Deployment, await_health, halted
 from pypi_tasks.errors import BadInput, Failed
 from pypi_tasks.settings import Settings
 from pypi_tasks.world import World
 
 PASSWORDS = ("root", "user")
+OLDER = 20  # passwords from before that are tried
 SETTINGS = {"root": "ROOT_PASSWORD", "user": "PYPI_PASSWORD"}
 
 
@@ -121,6 +122,45 @@ def resume(world: World, settings: Settings, server: Deployment) -> None:
         elif place == 1 and not file.given:
             settle(world, file.path, new)
             world.say(f"user {user} has a new password since a rotation that was cut off, in {file.path}")
+
+
+def older(path: Path) -> list[Path]:
+    """The passwords that were stored under a path before, the last one first."""
+    return sorted(path.parent.glob(f"{path.name}{secret.ASIDE}*"), reverse=True)[:OLDER]
+
+
+def known(settings: Settings, server: Deployment, kind: str) -> str:
+    """The stored password of a user that is the server's, be it one from before; empty for none."""
+    file, user = file_of(settings, kind), user_of(settings, kind)
+    passwords = [secret.stored(secret.SecretFile(path)) for path in (file.path, *older(file.path))]
+    place = int(server.inside("rotate", json.dumps({"do": "find", "user": user, "passwords": passwords})))
+    return passwords[place] if place >= 0 else ""
+
+
+def recall(world: World, settings: Settings, server: Deployment) -> list[str]:
+    """Have the passwords that are the server's where they belong, if they are ones from before, as of restored data. Returns the
+    users of whom none is."""
+    unknown = []
+    for kind in () if world.dry else PASSWORDS:
+        file, user = file_of(settings, kind), user_of(settings, kind)
+        password = known(settings, server, kind)
+        if not password or (file.given and password != file.given.strip()):
+            unknown.append(user)
+        elif password != secret.stored(file):
+            settle(world, file.path, password)
+            world.say(f"user {user} has a password from before, as the data has it; `inv rotate` makes a new one")
+    return unknown
+
+
+def provision(world: World, settings: Settings, server: Deployment) -> str:
+    """Users and index as the settings want them; what was changed. Failed where the server has a password that is not ours."""
+    wish = json.dumps(deployment.wish(settings))
+    try:
+        return server.provision(wish)
+    except Failed:
+        if recall(world, settings, server):
+            raise
+        return server.provision(wish)
 
 
 def renew_secret(world: World, settings: Settings, server: Deployment) -> None:

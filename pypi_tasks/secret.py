@@ -63,31 +63,36 @@ def check(settings: Settings) -> None:
             ) from None
 
 
-def settle(world: World, settings: Settings, owner: tuple[int, int] | None) -> dict[Path, str]:
-    """Have every secret in a file of mode 0600, owned by the uid and gid that a container reads it as, if any.
+def replaced(settings: Settings) -> dict[Path, str]:
+    """What is stored under a path until now, for each secret that a setting replaces."""
+    found = ((file, stored(file)) for file in files(settings))
+    return {file.path: old for file, old in found if old and file.given.strip() not in ("", old)}
 
-    Returns what was stored under a path until now, for each secret that a setting replaces.
-    """
+
+def settle(world: World, settings: Settings, owner: tuple[int, int] | None) -> None:
+    """Have every secret in a file of mode 0600, owned by the uid and gid that a container reads it as, if any."""
     world.make_folder(settings.secrets_home, mode=0o700, owner=owner)
-    replaced = {}
     for file in files(settings):
-        old = stored(file)
-        new = file.given.strip() or old or secrets.token_urlsafe(32)
-        if old not in ("", new):
-            replaced[file.path] = old
+        new = file.given.strip() or stored(file) or secrets.token_urlsafe(32)
         world.write(file.path, f"{new}\n", mode=0o600, secret=True)
         if owner:
             world.own(file.path, *owner)
-    return replaced
 
 
 @contextlib.contextmanager
 def settled(world: World, settings: Settings, owner: tuple[int, int] | None) -> Iterator[dict[Path, str]]:
-    """Secrets for the block, which learns what is replaced; when it fails, that is put back: it may be the right one."""
-    replaced = settle(world, settings, owner)
+    """Secrets for the block, which learns what is replaced; when it fails, that is put back: it may be the right one. A replaced
+    password is kept: other data than today's may have it."""
+    before = replaced(settings)
+    kept = {path: aside(path) for path in before if path.name.endswith("_password")}
+    for path, place in kept.items():
+        world.write(place, f"{before[path]}\n", mode=0o600, secret=True)
     try:
-        yield replaced
+        settle(world, settings, owner)
+        yield before
     except BaseException:
-        for path, old in replaced.items():
+        for path, old in before.items():
             world.write(path, f"{old}\n", mode=0o600, secret=True)
+        for place in kept.values():
+            world.remove(place)
         raise

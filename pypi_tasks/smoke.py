@@ -112,8 +112,8 @@ def install(world: World, settings: Settings, version: str) -> None:
         raise Failed(f"installed {version}, but found {seen!r}.")
 
 
-def run(world: World, settings: Settings) -> None:
-    """The whole round; the wheel is removed whatever happens."""
+def run(world: World, settings: Settings, password: str = "") -> None:
+    """The whole round, with the stored password if no other is given; the wheel is removed whatever happens."""
     version = time.strftime("%Y.%m.%d.%H%M%S", time.gmtime())
     if world.dry:
         for step in ("upload", "install into a fresh environment", "remove"):
@@ -122,10 +122,10 @@ def run(world: World, settings: Settings) -> None:
     import requests
 
     stored = settings.secrets_home / "user_password"
-    if not stored.exists():
+    if not password and not stored.exists():
         raise Failed(f"there is no password yet in {stored}.", fix="inv up")
     try:
-        password = stored.read_text(encoding="utf-8").strip()
+        password = password or stored.read_text(encoding="utf-8").strip()
         started = time.monotonic()
         world.act(f"upload {NAME} {version} to {address(settings)}/", lambda: upload(settings, version, password))
         try:

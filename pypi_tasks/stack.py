@@ -246,10 +246,10 @@ class Stack:
         the server's where all are. Docker's health where a container runs, its status where it does not. A proxy that waits to
         be replaced says nothing: it may be dead."""
         found = {one["Config"]["Labels"].get(SERVICE_LABEL): one for one in sorted(self.containers(), key=is_running)}
-        shown = [name for name in SERVICES if name in found and not (name == "proxy" and self.proxy_waits)]
-        states = [state_of(found[name]) for name in shown]
-        if not states:
+        if not any(name in found for name in SERVICES):
             return State("stopped")
+        wanted = [name for name in SERVICES if not (name == "proxy" and self.proxy_waits)]
+        states = [state_of(found[name]) if name in found else State("missing", f"service {name}; inv up") for name in wanted]
         if self.settings.backup_schedule:
             states.append(state_of(found[BACKUP]) if BACKUP in found else State("missing", f"service {BACKUP}; inv up"))
         return next((one for one in states if one.health not in ("healthy", "running")), states[0])
@@ -261,8 +261,6 @@ class Stack:
     def purge(self) -> None:
         """Empty the cache of pages, where its owner is."""
         engine.require(self.world, "engine", "compose")
-        if not self.world.dry and self.state().health == "stopped":
-            raise Failed(f"{self.env} is not running.", fix=f"inv up --env {self.env}, or the --env that `inv status` shows")
         self.world.run(self.argv("exec", "-T", SERVICE, "python", "/opt/pypi_server/page_store.py"))
 
     def stop(self) -> None:
@@ -279,8 +277,9 @@ class Stack:
         self.world.run(self.argv("stop", SERVICE))
 
     def resume(self) -> None:
-        """Start devpi's container again."""
-        self.world.run(self.argv("start", SERVICE))
+        """Start devpi's container again, or another one where somebody removed it."""
+        is_gone = not self.world.dry and not self.container(SERVICE)
+        self.world.run(self.argv(*(["up", "--detach", "--no-deps"] if is_gone else ["start"]), SERVICE))
 
     def logs(self, follow: bool = False, lines: int = 100) -> None:
         """The log of every container of the stack."""

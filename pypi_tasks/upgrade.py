@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pypi_tasks import backup, deployment, drill, previous, probe, restore, smoke, traffic
+from pypi_tasks import backup, deployment, drill, previous, probe, restore, rotate, smoke, traffic
 from pypi_tasks.deployment import LOCK, Deployment
 from pypi_tasks.errors import BadInput, Failed, Interrupted, UserError
 from pypi_tasks.interruption import ANEW, resumable, undisturbed
@@ -52,6 +52,7 @@ def run(world: World, settings: Settings, server: Deployment, to: str = "") -> N
     with world.exclusive(LOCK, task="upgrade"):
         target.preflight()
         require_healthy(world, stack, f"inv up --env {stack.env}")
+        require_passwords(world, settings, stack)
         before = describe(world, stack.images_running())
         with unchanged(world, target, before):
             with saying("the new images cannot be had"):
@@ -124,8 +125,17 @@ def require_healthy(world: World, stack: Stack, fix: str) -> None:
 def replace(world: World, settings: Settings, stack: Stack) -> None:
     """Start the wanted images in place of the running ones, and see that they work."""
     deployment.bring_up(world, stack, TIMEOUT)
-    stack.provision(json.dumps(deployment.wish(settings)))
+    rotate.provision(world, settings, stack)
     smoke.run(world, settings)
+
+
+def require_passwords(world: World, settings: Settings, stack: Stack) -> None:
+    """Refuse a server whose passwords are not ours: the new one would be of no use either."""
+    if unknown := rotate.recall(world, settings, stack):
+        raise Failed(
+            f"the stored password of user {', '.join(unknown)} is not the server's; nothing was changed.",
+            fix=f"ROOT_PASSWORD=... PYPI_PASSWORD=... inv up --env {stack.env}",
+        )
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ class World:
             json.dump(job, stdin)
             stdin.seek(0)
             code, outcome, said = listen(argv, stdin, env)
-        if code == Interrupted.exit_code:
+        if code == Interrupted.exit_code or code < 0:  # below zero: somebody killed it, with all that it would have tidied up
             raise Interrupted(f"interrupted at: {at}", ANEW)
         if code != 0:
             kind = BadInput if code == os.EX_USAGE else Failed

@@ -16,6 +16,8 @@ from tests.packages import twine_upload
 from tests.raw import HTML, JSON, PIP, Connection, Uploader, ask
 from tests.workspace import Workspace
 
+VERSIONS = 100  # numbers for each project
+
 
 class Load:
     """Threads that ask on and on, each at its own pace; what became of it.
@@ -89,13 +91,14 @@ class Load:
         self.start(kind, pause, once)
 
     def uploader(self, name: str) -> None:
-        """Upload one version after the other of a project."""
+        """Upload one version after the other, of one project after the other: a commit has all versions of its project in it."""
         upload = Uploader(self.stack)
 
         def once() -> None:
-            version = f"1.{next(self.numbers)}"
-            file, digest = upload(name, version)
-            self.uploaded[name, file] = digest
+            number = next(self.numbers)
+            project = f"{name}{number // VERSIONS}"
+            file, digest = upload(project, f"1.{number}")
+            self.uploaded[project, file] = digest
 
         self.start("upload", 0.1, once)
 

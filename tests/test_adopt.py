@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -270,11 +270,35 @@ class TestFolder:
         other.write_bytes(other.read_bytes() + b"\0")
         with pytest.raises(Failed) as caught:
             take(running, folder)
-        assert "3 were not taken; the rest was." in told(caught)
+        assert "2 were not taken; the rest was." in told(caught)
         shown = capsys.readouterr().out
         assert "0 files taken into pypi/stable, each found there by its sha256; 2 were there already" in shown
         assert "conflict: pypi/stable has another content under this name" in shown
-        assert "it cannot be read" in shown and "not a distribution: expected .whl" in shown
+        assert "it cannot be read" in shown and "1 other files are no distributions" in shown
+
+    @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?")])
+    def test_a_content_that_the_server_lost_comes_back(
+        self, running: Settings, tmp_path: Path, damage: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        name = f"pypi_tasks_smoke-{VERSIONS[2]}-py3-none-any.whl"
+        (there,) = (running.devpi_home / "server" / "+files").rglob(name)
+        mine = Path(shutil.copy(running.devpi_home.parent / "wheels" / name, tmp_path))
+        damage(there)
+        take(running, tmp_path)
+        assert "1 files taken into pypi/stable" in capsys.readouterr().out and there.read_bytes() == mine.read_bytes()
+        take(running, tmp_path)
+        assert "1 were there already" in capsys.readouterr().out
+        assert [path.name for path in there.parent.iterdir()] == [name]
+
+    def test_the_files_of_several_of_devpis_indexes_are_not_taken_as_one(self, running: Settings, tmp_path: Path) -> None:
+        files = tmp_path / "+files"
+        shutil.copytree(running.devpi_home / "server" / "+files" / "pypi", files / "pypi")
+        (files / "root" / "pypi" / "+f").mkdir(parents=True)
+        with pytest.raises(BadInput) as caught:
+            take(running, files)
+        assert "several of devpi's indexes, pypi/stable, root/pypi" in told(caught)
+        assert f"inv adopt {files / 'pypi' / 'stable'}" in told(caught)
+        take(running, files / "pypi" / "stable")
 
     def test_what_only_looks_like_one_is_told_a_line_each(
         self, running: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]

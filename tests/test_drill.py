@@ -85,6 +85,9 @@ def test_a_failed_one_names_twenty_findings_and_how_many_more_there_are() -> Non
 
 def test_the_native_server_is_drilled_and_restored_too(workspace: Workspace) -> None:
     workspace.inv("up", "--env", "local", timeout=600)
+    workspace.inv("backup", "--env", "local")
+    workspace.inv("rotate", "--env", "local")
+    assert "drill passed" in workspace.inv("drill", "--env", "local").stdout, "of data with older passwords"
     Uploader(workspace)("native", "1.0")
     workspace.inv("backup", "--env", "local")
     file, _ = Uploader(workspace)("native", "2.0")

@@ -147,6 +147,29 @@ class TestCutOff:
         up(settings)
         assert "user_password.new" not in values(settings)
 
+    def test_of_restored_data_those_from_before_are_found_again(
+        self, settings: Settings, devpi: Devpi, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = values(settings)
+        run(settings)
+        since = values(settings)
+        for kind, name in (("user", "user_password"), ("root", "root_password")):
+            login = Login("root", since["root_password"])
+            devpi.change("PATCH", f"/{rotate.user_of(settings, kind)}", {"password": before[name]}, login)
+        capsys.readouterr()
+        up(settings)
+        assert values(settings) == before and "user root has a password from before" in capsys.readouterr().out
+        assert all(since[name] in kept(settings, name) for name in ("root_password", "user_password"))
+        assert rotate.recall(World(), settings, server_of(settings)) == [] and modes(settings) == {0o600}
+
+    def test_whose_password_nobody_knows_is_named(self, settings: Settings, devpi: Devpi) -> None:
+        right = values(settings)["user_password"]
+        root = Login("root", values(settings)["root_password"])
+        devpi.change("PATCH", "/pypi", {"password": "another"}, root)
+        assert rotate.recall(World(), settings, server_of(settings)) == ["pypi"]
+        assert values(settings)["user_password"] == right
+        devpi.change("PATCH", "/pypi", {"password": right}, root)
+
     def test_what_the_server_does_not_take_leaves_the_stored_one(self, settings: Settings, devpi: Devpi) -> None:
         path = rotate.file_of(settings, "root").path
         right = path.read_text()

@@ -92,6 +92,15 @@ class TestGiven:
             raise fault
         assert values(settings) == before
 
+    def test_the_stored_one_is_kept_since_other_data_may_have_it(self, tmp_path: Path) -> None:
+        settle(settings_of(tmp_path))
+        before = values(settings_of(tmp_path))
+        with secret.settled(World(), settings_of(tmp_path, "PYPI_PASSWORD=hunter2\n"), None):
+            pass
+        (kept,) = settings_of(tmp_path).secrets_home.glob("user_password.before-*")
+        assert kept.read_text() == before["user_password"] and kept.stat().st_mode & 0o777 == 0o600
+        assert values(settings_of(tmp_path)).keys() - before.keys() == {kept.name}
+
     def test_it_stays_when_it_is_given_no_more(self, tmp_path: Path) -> None:
         settle(settings_of(tmp_path, "PYPI_PASSWORD=hunter2\n"))
         settle(settings_of(tmp_path))
@@ -126,7 +135,7 @@ class TestTls:
         assert capsys.readouterr().out == ""
 
     def test_a_renewed_one_is_told_to_whoever_has_it_read_anew(self, settings: Settings) -> None:
-        assert secret.settle(World(), settings, None) == {}
+        settle(settings)
         path = settings.secrets_home / "tls_certificate"
         inode = path.stat().st_ino
         assert settings.tls_certificate is not None

@@ -19,7 +19,7 @@ import pytest
 from pypi_tasks.world import poll
 from tests.conftest import inspect
 from tests.packages import pip_install
-from tests.raw import JSON, Uploader, api, ask, container
+from tests.raw import JSON, Uploader, api, ask, container, docker
 from tests.workspace import Workspace, clean_environment
 
 pytestmark = pytest.mark.docker
@@ -232,7 +232,7 @@ def test_a_container_does_not_outlive_the_client_that_started_it(stack: Workspac
         for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split():
             os.kill(int(pid), signal.SIGKILL)
         running.communicate(timeout=120)
-    assert running.returncode == 1
+    assert running.returncode == 130
     assert poll(lambda: not containers(), 10) and not (stack.home / "server.restoring").exists()
 
 
@@ -257,9 +257,25 @@ def test_a_password_that_was_changed_since_is_told(stack: Workspace, snapshot: s
     stored = stack.root / ".secrets" / "user_password"
     right = stored.read_text()
     stored.write_text("another")
-    shown = stack.inv("restore", snapshot, "--yes")
+    told = stack.refused("restore", snapshot, "--yes")
     stored.write_text(right)
-    assert "the stored password of user pypi is not the server's" in shown.stderr and "of its time" in shown.stderr
+    assert "the snapshot is in place and serves" in told and "the stored password of user pypi is not the server's" in told
+
+
+def test_passwords_that_were_rotated_since_are_the_old_ones_again(stack: Workspace, snapshot: str) -> None:
+    right = stack.password
+    stack.inv("rotate")
+    assert stack.password != right
+    assert "user pypi has a password from before" in stack.inv("restore", snapshot, "--yes").stdout
+    assert stack.password == right
+    Uploader(stack)("again", "1.0")
+
+
+def test_a_container_that_somebody_removed_is_told_and_made_anew(stack: Workspace, snapshot: str) -> None:
+    docker("rm", "--force", container(stack, "devpi"))
+    assert re.search(r"dev +missing +service devpi; inv up", stack.inv("status").stdout)
+    stack.inv("restore", snapshot, "--yes")
+    assert re.search(r"dev +healthy", stack.inv("status").stdout)
 
 
 def test_a_machine_that_lost_its_data_gets_it_back(stack: Workspace, snapshot: str, target: Path) -> None:
