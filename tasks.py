@@ -150,7 +150,7 @@ def rotate(c: Context, env: str = "", only: str = "", yes: bool = False) -> None
 
 
 BACKUP = {
-    "to": "another folder than BACKUP_HOME (a relative one starts at this repository), or REMOTE:PATH as rclone knows it",
+    "to": "another folder than BACKUP_HOME, or REMOTE:PATH as rclone knows it",
     "full": "read all again, not only what is new",
     "with_secrets": "with SECRETS_HOME, locked by a passphrase",
     "prune": "remove old ones",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 
 def ended(*_: object) -> None:
@@ -15,4 +16,10 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 
 from invoke.main import program  # noqa: E402  from here on Ctrl-C is ours
 
-program.run()
+try:
+    try:
+        program.run()
+    finally:
+        sys.stdout.flush()
+except BrokenPipeError:  # who stops reading, as `| head` does, has read enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,7 @@ from pypi_tasks import distribution, home, simple_index, takeover
 from pypi_tasks.adoption import Offer, Outcome, run
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput, NotReady
-from pypi_tasks.settings import Settings
+from pypi_tasks.settings import Settings, typed
 from pypi_tasks.simple_index import Gone, Link
 from pypi_tasks.terminal import progress
 from pypi_tasks.world import World
@@ -36,9 +36,9 @@ def adopt(world: World, settings: Settings, server: Deployment, source: str, ind
     if is_url:
         adopt_index(world, settings, address(source), index, names(projects))
         return
-    folder = Path(source).expanduser().absolute()
+    folder = typed(source)
     if not home.is_there(folder):
-        raise BadInput(f"{source}: there is no such folder.", fix=EXPECTED)
+        raise BadInput(f"{folder}: there is no such folder.", fix=EXPECTED)
     if not folder.is_dir():
         raise BadInput(f"{source} is a file, not a folder.", fix=EXPECTED)
     if directory := takeover.server_directory(folder):

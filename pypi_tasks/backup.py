@@ -10,7 +10,7 @@ from typing import Any
 from pypi_tasks import offsite, vault
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import BadInput, Failed
-from pypi_tasks.settings import HIDDEN, Settings, fields, path, shown
+from pypi_tasks.settings import HIDDEN, Settings, fields, shown, typed
 from pypi_tasks.terminal import human, table
 from pypi_tasks.words import counted
 from pypi_tasks.world import World
@@ -20,7 +20,7 @@ SHOWN_LOST = 20
 
 def redirected(settings: Settings, to: str) -> Settings:
     """The settings with another place for snapshots, if a folder is named."""
-    return dataclasses.replace(settings, backup_home=path(to)) if to and not offsite.is_remote(to) else settings
+    return dataclasses.replace(settings, backup_home=typed(to)) if to and not offsite.is_remote(to) else settings
 
 
 def public(settings: Settings) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What every environment has in common: come up, be provisioned, go down, say how it is."""
 
 import contextlib
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pypi_tasks.world import World
 
 RESUMING = "devpi is started again"
 LOCK = ROOT / ".inv.lock"
+BUNDLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "PIP_CERT", "CURL_CA_BUNDLE")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Deployment(Protocol):
 
     def look(self) -> None:
         """Refuse when what is there cannot be seen."""
+
+    def has_port(self) -> bool:
+        """Whether it is this server that has the port."""
 
     def start(self) -> None:
         """Bring the server up, or leave it as it is when nothing changed."""
@@ -116,6 +121,12 @@ def warn_of_confusion(world: World, settings: Settings) -> None:
         )
 
 
+def warn_of_proxy(world: World, settings: Settings) -> None:
+    """Say that this shell trusts a certificate of its own, as behind a TLS proxy, which the server is not told of."""
+    if not settings.ca_bundle and (name := next((one for one in BUNDLES if os.environ.get(one)), "")):
+        world.warn(f"{name} is set here, and CA_BUNDLE is not: behind a TLS proxy the server does not reach PyPI without it.")
+
+
 def up(world: World, settings: Settings, server: Deployment, timeout: float) -> None:
     """Bring an environment up: look before, secrets, start, health, users and index, what to do next."""
     from pypi_tasks import rotate
@@ -124,6 +135,7 @@ def up(world: World, settings: Settings, server: Deployment, timeout: float) -> 
         server.preflight()
         secret.check(settings)
         warn_of_confusion(world, settings)
+        warn_of_proxy(world, settings)
         with secret.settled(world, settings, server.owner) as replaced:
             bring_up(world, server, timeout)
             if settings.secrets_home / "tls_certificate" in replaced:
@@ -170,12 +182,13 @@ def await_health(world: World, server: Deployment, timeout: float) -> None:
     in_time = world.wait(f"{server.env} to be healthy", settled, timeout)
     if world.dry or seen.health == "healthy":
         return
+    how = f"{seen.health}, {seen.detail}" if seen.detail else seen.health
     said = f"; the end of its log:\n{server.last_words().rstrip()}"
     mend = f"`inv logs --env {server.env}`; undo what was changed, then `inv up --env {server.env}` again"
     if not in_time:
-        told = f"the server is not healthy after {timeout:.0f} s ({seen.health}){said}"
+        told = f"the server is not healthy after {timeout:.0f} s ({how}){said}"
         raise Failed(told, fix=f"a longer --timeout, or {mend}")
-    raise Failed(f"the server did not stay up ({seen.health}){said}", fix=mend)
+    raise Failed(f"the server did not stay up ({how}){said}", fix=mend)
 
 
 @contextlib.contextmanager

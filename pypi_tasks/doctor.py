@@ -51,11 +51,10 @@ def port(world: World, settings: Settings) -> Finding:
         return Finding("port", True, f"{where} is free")
     for env in ("local", *compose.variants()):
         try:
-            state = choose(world, settings, env).state()
+            if (server := choose(world, settings, env)).has_port():
+                return Finding("port", True, f"{where} is held by our own {env}, {server.state().detail}")
         except UserError:  # no engine, so no stack of ours
             continue
-        if state.health != "stopped":
-            return Finding("port", True, f"{where} is held by our own {env}, {state.detail}")
     return Finding("port", False, f"{where}: {why.strerror}", "set another DEVPI_PORT, or stop what has it")
 
 
@@ -72,6 +71,17 @@ def folder(settings: Settings) -> Finding:
     if error:
         return Finding("DEVPI_HOME", False, error.what, error.fix)
     return Finding("DEVPI_HOME", True, str(settings.devpi_home))
+
+
+def backups(world: World, settings: Settings) -> Finding:
+    """BACKUP_HOME for the user who makes snapshots."""
+    uid, gid = (os.getuid(), os.getgid()) if settings.pypi_env == "local" else (settings.devpi_uid, settings.devpi_gid)
+    try:
+        home.check_backups(world, settings, uid, gid)
+    except UserError as error:
+        return Finding("BACKUP_HOME", False, error.what, error.fix)
+    free = shutil.disk_usage(home.nearest(settings.backup_home)).free
+    return Finding("BACKUP_HOME", True, f"{settings.backup_home}, {free / 1e9:.1f} GB free")
 
 
 def secrets(settings: Settings) -> Finding:
@@ -91,6 +101,7 @@ def examine(world: World, settings: Settings) -> list[Finding]:
         python(),
         disk(settings),
         folder(settings),
+        backups(world, settings),
         port(world, settings),
         secrets(settings),
     ]

@@ -47,8 +47,12 @@ class Server:
         self.refuse_foreign_folder()
         if not self.pid():
             home.check_unused(self.world, self.settings)
-        if port and not (self.pid() and (self.is_unchanged() or answers(f"{self.settings.url}/+api"))):
+        if port and not self.has_port():
             home.check_port(self.world, self.settings)
+
+    def has_port(self) -> bool:
+        """Whether our process has the port: it has these settings, or answers there."""
+        return bool(self.pid()) and (self.is_unchanged() or answers(f"{self.settings.url}/+api"))
 
     def refuse_foreign_folder(self) -> None:
         """Keep root, who may write anything, from leaving files in a folder whose owner could not write them."""

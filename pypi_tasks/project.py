@@ -48,8 +48,9 @@ def chaos(world: World, wanted: bool, only: Sequence[str], trials: str, seed: st
     """Put faults onto a real stack; its options mean nothing without ``--chaos``."""
     if not wanted:
         raise BadInput("--only, --trials, --seed and --out belong to --chaos.", fix="inv test --chaos ...")
-    from tests.chaos import runner  # its clients are installed by the next line, and needed later
+    from tests.chaos import faults, runner  # their clients are installed below, and needed later
 
+    faults.select(only)
     install_tools(world)
     runner.run(world, only, trials, seed, out)
 

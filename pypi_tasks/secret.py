@@ -53,8 +53,10 @@ def check(settings: Settings) -> None:
     for file in files(settings):
         try:
             file.path.read_bytes().decode()
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             continue
+        except NotADirectoryError:
+            raise NotReady(f"SECRETS_HOME={settings.secrets_home} is a file.", fix="set SECRETS_HOME to a folder") from None
         except UnicodeDecodeError:
             raise NotReady(f"the secret {file.path} is not text.", "put the right one there, or remove the file") from None
         except OSError as error:

@@ -51,6 +51,11 @@ def path(text: str) -> Path:
         raise ValueError("a path, but there is no such user") from None
 
 
+def typed(text: str) -> Path:
+    """A path of the command line; a relative one starts where the user is, which ./inv tells."""
+    return Path(os.environ.get("INV_FROM", ""), Path(text).expanduser()).absolute()
+
+
 def pem(pattern: bytes, what: str) -> Callable[[str], Path | None]:
     """A check for the path of a readable file with something in PEM form in it; empty for none."""
 

@@ -28,7 +28,8 @@ def state_of(container: dict[str, Any]) -> State:
     """The state of one container, from what `docker inspect` says of it."""
     status = container["State"]["Status"]
     health = container["State"].get("Health", {}).get("Status", status)
-    name = f"container {container['Name'].lstrip('/')}"
+    code = "" if status == "running" else f", exit code {container['State']['ExitCode']}"
+    name = f"container {container['Name'].lstrip('/')}{code}"
     return State(health if status == "running" else status, name, container["Config"]["Image"], container["Image"])
 
 

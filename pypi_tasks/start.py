@@ -59,6 +59,11 @@ def number(flag: str, text: str) -> float:
 def overview(groups: "Mapping[str, Sequence[Any]]", only: "Sequence[str]" = ()) -> str:
     """Every task with its line, by purpose; or only the named ones."""
     wanted = {name.replace("_", "-") for name in only}
+    known = {task.name.replace("_", "-") for tasks in groups.values() for task in tasks}
+    if unknown := sorted(wanted - known):
+        from pypi_tasks.errors import BadInput
+
+        raise BadInput(f"there is no task {', '.join(unknown)}.", fix="inv help")
     lines = ["Usage: inv TASK [--dry] ...    (inv TASK --help: its options)"]
     for purpose, tasks in groups.items():
         named = {task.name.replace("_", "-"): (task.__doc__ or "").splitlines()[0] for task in tasks}

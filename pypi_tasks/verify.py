@@ -35,7 +35,8 @@ def run(
         if (home / found["aside"]).exists():
             world.say(f"what was damaged is kept in {home / found['aside']}")
     if left := [one for one in damage if not one["repaired"]]:
-        raise Failed(f"{len(left):,} damaged, as the table shows.", fix="; ".join(advice(left, found["live"])))
+        is_lost = (live or both) and not found["live"]
+        raise Failed(f"{len(left):,} damaged, as the table shows.", fix="; ".join(advice(left, not is_lost)))
 
 
 def summary(found: Mapping[str, Any], live: bool, snapshots: bool) -> str:
@@ -55,7 +56,7 @@ def summary(found: Mapping[str, Any], live: bool, snapshots: bool) -> str:
 
 
 def advice(left: Sequence[Damage], live: bool = True) -> list[str]:
-    """What to do about what is damaged; ``live`` tells whether there is live data to make another snapshot of."""
+    """What to do about what is damaged; without ``live`` there is no live data to make another snapshot of."""
     kinds = {one["kind"] for one in left}
     found = []
     if kinds & {"snapshot", "content"} and not live:

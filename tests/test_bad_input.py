@@ -1,9 +1,11 @@
 """Whatever is wrong: a clear error with its fix, a nonzero exit, and nothing changed."""
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,6 +165,25 @@ def test_what_is_known_to_be_down_is_not_asked(fresh: Workspace, tmp_path: Path)
         proxy.setblocking(False)
         with pytest.raises(BlockingIOError):
             proxy.accept()
+
+
+def test_secrets_in_a_file_are_no_folder_of_secrets(fresh: Workspace) -> None:
+    assert "is a file" in fresh.refused("up", "--env", "local", SECRETS_HOME="/dev/null")
+    assert not made(fresh)
+
+
+def test_a_path_that_was_typed_starts_where_the_user_is(fresh: Workspace, tmp_path: Path) -> None:
+    """By a link to ./inv, from another folder: both are what people do."""
+    beside = Path(sys.executable).parent
+    (fresh.root / ".venv" / "bin").mkdir(parents=True)
+    (fresh.root / ".venv" / "bin" / "python").symlink_to(beside / "python")
+    for part in ("lib", "pyvenv.cfg"):
+        (fresh.root / ".venv" / part).symlink_to(beside.parent / part)
+    shutil.copy(fresh.root / "requirements.txt", fresh.root / ".venv")
+    (tmp_path / "inv").symlink_to(fresh.root / "inv")
+    argv = [str(tmp_path / "inv"), "adopt", "wheels", "--env", "local"]
+    result = subprocess.run(argv, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert f"{tmp_path / 'wheels'}: there is no such folder." in result.stderr, result
 
 
 def test_a_bad_timeout_is_told(fresh: Workspace) -> None:

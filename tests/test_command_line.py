@@ -1,5 +1,6 @@
 """The command line as users type it: several images, both spellings of a task, help for everything, advice for slips."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -146,6 +147,18 @@ class TestHelp:
         shown = inv("help", "up", "build_cached").stdout
         assert re.findall(r"^  ([a-z-]+) +\S", shown, re.MULTILINE) == ["build-cached", "up"]
         assert "$ " not in shown
+
+    def test_help_for_no_task_is_refused(self, inv: CommandLine) -> None:
+        result = inv("help", "nosuch")
+        assert result.returncode == 2 and "there is no task nosuch." in result.stderr
+
+    def test_who_stops_reading_is_no_failure(self, inv: CommandLine) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        argv = [sys.executable, "-m", "pypi_tasks", "--list"]
+        result = subprocess.run(argv, cwd=inv.made.root, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(writer)
+        assert (result.returncode, result.stderr) == (0, "")
 
     def test_a_task_tells_what_it_does_in_one_line(self) -> None:
         assert set(tasks.ns.task_names) == set(TASKS)

@@ -26,8 +26,10 @@ class TestState:
         ],
     )
     def test_is_the_health_of_one_that_runs_and_the_status_of_one_that_does_not(self, state: dict[str, Any], health: str) -> None:
+        end = "" if state["Status"] == "running" else ", exit code 3"
+        state = {**state, "ExitCode": 3}
         container = {"Name": "/pypi-dev-proxy-1", "State": state, "Config": {"Image": "pypi_proxy:pypi"}, "Image": "sha256:1"}
-        assert stack.state_of(container) == State(health, "container pypi-dev-proxy-1", "pypi_proxy:pypi", "sha256:1")
+        assert stack.state_of(container) == State(health, f"container pypi-dev-proxy-1{end}", "pypi_proxy:pypi", "sha256:1")
 
 
 class TestCommand:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -146,6 +147,14 @@ def test_data_and_tokens_outlive_restart_and_recreation(stack: Workspace, tmp_pa
     newer = new_version()
     twine_upload(stack, build_wheel(tmp_path, newer), password=token)
     assert newer in get(f"{stack.index}/+simple/pypi-tasks-smoke/")
+
+
+def test_a_port_and_a_smoke_test_are_of_the_server_that_is_meant(stack: Workspace) -> None:
+    assert "is held by our own dev" in stack.inv("doctor").stdout
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert "not ready for dev: port" in stack.refused("doctor", DEVPI_PORT=port)
+    assert "stable is not running" in stack.refused("smoke", "--env", "stable")
 
 
 @pytest.mark.parametrize(
