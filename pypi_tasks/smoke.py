@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pypi_tasks.errors import Failed
 from pypi_tasks.settings import Settings
+from pypi_tasks.terminal import progress
 from pypi_tasks.world import World
 
 NAME = "pypi-tasks-smoke"
@@ -127,9 +128,11 @@ def run(world: World, settings: Settings, password: str = "") -> None:
     try:
         password = password or stored.read_text(encoding="utf-8").strip()
         started = time.monotonic()
-        world.act(f"upload {NAME} {version} to {address(settings)}/", lambda: upload(settings, version, password))
+        with progress("the server to take it"):
+            world.act(f"upload {NAME} {version} to {address(settings)}/", lambda: upload(settings, version, password))
         try:
-            install(world, settings, version)
+            with progress("pip"):
+                install(world, settings, version)
         finally:
             world.act(f"remove {NAME} {version}", lambda: remove(settings, password))
         world.say(f"smoke test passed in {time.monotonic() - started:.1f} s")
