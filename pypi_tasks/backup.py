@@ -56,6 +56,7 @@ def make(
 ) -> str:
     """Make a snapshot; its name, with which ``further`` is done. Failed where a private package could not be had: then it
     does not count as verified, but what it has is worth keeping all the same."""
+    server.look()
     found = server.script("backup", {"do": "make", "full": full, **describe(settings, server)})
     if found:
         tell(world, settings, found)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pypi_tasks import compose, deployment, image, native, rotate, smoke, stack
 from pypi_tasks.deployment import Deployment
 from pypi_tasks.errors import Failed, Interrupted
-from pypi_tasks.interruption import ANEW
+from pypi_tasks.interruption import ANEW, undisturbed
 from pypi_tasks.served import Served, compare, is_listed
 from pypi_tasks.settings import Settings
 from pypi_tasks.world import World
@@ -122,8 +122,9 @@ def run(
         except (KeyboardInterrupt, Interrupted):
             raise Interrupted("interrupted at: drill", ANEW) from None
         finally:
-            discard(world, made)
-            server.script("drill", {"do": "close", "name": name, "result": {} if images else outcome})
+            with undisturbed("what was made for the drill is removed"):
+                discard(world, made)
+                server.script("drill", {"do": "close", "name": name, "result": {} if images else outcome})
     if not world.dry:
         tell(world, outcome)
     return outcome

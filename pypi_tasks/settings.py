@@ -163,7 +163,7 @@ def read(file: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise BadInput(f"{file} cannot be read: {error.strerror}.", fix=f"chmod u+r {file}, or remove it") from None
+        raise BadInput(f"{file} cannot be read: {error.strerror}.", fix="have a file there that you can read, or none") from None
 
 
 def decode(content: bytes, name: str) -> str:
@@ -209,7 +209,7 @@ def refuse_unknown(name: str, where: str, strict: bool) -> None:
     known = fields()
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
     if name.startswith("DEVPI_") or (strict and near):
         meant = f"did you mean {near[0]}? " if near else ""
         raise BadInput(f"{where}: {name} is not a setting.", fix=f"{meant}`inv config` lists them all")

@@ -42,6 +42,7 @@ def shim(folder: Path, body: str) -> str:
         (b"CA_BUNDLE=/no/such/file", ["CA_BUNDLE", "/no/such/file", "No such file"]),
         (b"DEVPI_HOME=${NOWHERE}/devpi", ["line 1", "DEVPI_HOME uses ${NOWHERE}, which is not defined"]),
         (b"DEVPI_PROT=3142", ["line 1", "DEVPI_PROT is not a setting", "did you mean DEVPI_PORT?"]),
+        (b"devpi_port=3142", ["line 1", "devpi_port is not a setting", "did you mean DEVPI_PORT?"]),
         (b"# one\nDEVPI_USER=caf\xe9", ["line 2", "0xe9", "not UTF-8"]),
         (b"REGISTRY=http://registry:5000", ["REGISTRY='http://registry:5000'", "without http://"]),
         (b"just words", ["line 1", "expected NAME=value"]),

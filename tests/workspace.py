@@ -121,10 +121,15 @@ class Workspace:
         return result.stderr
 
     def interrupted(
-        self, *words: str, at: str, by: int = signal.SIGINT, ends: tuple[int, str] = (130, "Error: interrupted at")
+        self,
+        *words: str,
+        at: str,
+        by: int = signal.SIGINT,
+        again: str = "",
+        ends: tuple[int, str] = (130, "Error: interrupted at"),
     ) -> str:
-        """Press Ctrl-C as soon as a task prints ``at``, or have another signal end the task alone; it must end as no success,
-        and say so, or with another code and word. Returns what it printed."""
+        """Press Ctrl-C as soon as a task prints ``at``, or have another signal end the task alone, and once more where it prints
+        ``again``; it must end as no success, and say so, or with another code and word. Returns what it printed."""
         log = self.root.parent / f"{words[0]}.log"
         with log.open("wb") as output:
             running = subprocess.Popen(
@@ -135,8 +140,10 @@ class Workspace:
                 stderr=output,
                 start_new_session=True,
             )
-            assert poll(lambda: at in log.read_text(), 60), log.read_text()
-            (os.killpg if by == signal.SIGINT else os.kill)(running.pid, by)
+            for text in (at, again):
+                assert poll(lambda text=text: text in log.read_text(), 60), log.read_text()  # type: ignore[misc]
+                if text:
+                    (os.killpg if by == signal.SIGINT else os.kill)(running.pid, by)
             code = running.wait(timeout=60)
         shown = log.read_text()
         assert code == ends[0] and ends[1] in shown and "Traceback" not in shown, shown

@@ -125,12 +125,16 @@ def test_what_the_snapshot_serves_but_its_manifest_lacks_is_a_difference(stack: 
 
 
 @pytest.mark.parametrize(
-    ("at", "by"),
-    [('"do": "prepare"', signal.SIGINT), ('"do": "prepare"', signal.SIGTERM), ("wait for dev to be healthy", signal.SIGINT)],
+    ("at", "by", "again"),
+    [
+        ('"do": "prepare"', signal.SIGINT, ""),
+        ('"do": "prepare"', signal.SIGTERM, ""),
+        ("wait for dev to be healthy", signal.SIGINT, "down --volumes"),
+    ],
 )
-def test_ctrl_c_takes_the_throw_away_stack_down(stack: Workspace, snapshot: str, at: str, by: int) -> None:
+def test_ctrl_c_takes_the_throw_away_stack_down(stack: Workspace, snapshot: str, at: str, by: int, again: str) -> None:
     before, kept = engine(stack.project), files(stack)
-    shown = stack.interrupted("drill", snapshot, at=at, by=by)
+    shown = stack.interrupted("drill", snapshot, at=at, by=by, again=again)
     assert "starts anew" in shown and "left where it is" not in shown
     assert poll(lambda: engine(stack.project) == before, 10) and files(stack) == kept
 
