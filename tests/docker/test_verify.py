@@ -112,18 +112,6 @@ def test_damaged_and_deleted_files_are_named_repaired_and_served_right(stack: Wo
     assert {path.stat().st_uid for path in live.values()} == {stack.home.stat().st_uid}
 
 
-def test_what_no_snapshot_has_comes_back_by_an_upload(stack: Workspace) -> None:
-    upload, (file, content) = Uploader(stack), sdist("later", "1.0")
-    form = {"filetype": "sdist", "pyversion": "source"}
-    upload("later", "1.0", content, file, **form)
-    url, path = next(one for one in files(stack).items() if one[1].name == file)
-    for damage in (flip, Path.unlink):
-        damage(path)
-        assert "upload again what no snapshot has" in found(stack)
-        upload("later", "1.0", content, file, **form)
-        assert served(stack, url) == content and is_clean(stack)
-
-
 def test_a_mirrored_file_that_is_missing_is_no_damage_and_a_damaged_one_is_fetched_again(stack: Workspace) -> None:
     with upstream(stack) as source:
         mirror = make_mirror(stack, "elsewhere", source.url)
@@ -212,3 +200,15 @@ def test_uploads_and_deletions_meanwhile_are_no_damage(stack: Workspace) -> None
     finally:
         ended.set()
         worker.join()
+
+
+def test_what_no_snapshot_has_comes_back_by_an_upload(stack: Workspace) -> None:
+    upload, (file, content) = Uploader(stack), sdist("later", "1.0")
+    form = {"filetype": "sdist", "pyversion": "source"}
+    upload("later", "1.0", content, file, **form)
+    url, path = next(one for one in files(stack).items() if one[1].name == file)
+    for damage in (flip, Path.unlink):
+        damage(path)
+        assert "upload again what no snapshot has" in found(stack)
+        upload("later", "1.0", content, file, **form)
+        assert served(stack, url) == content and is_clean(stack)
