@@ -59,9 +59,7 @@ class World:
         """Run a command that only looks; done in a dry run too. With ``check`` a failure is a user's error."""
         try:
             with installed(argv[0]):
-                result = subprocess.run(
-                    argv, input=stdin, capture_output=True, text=True, errors="replace", process_group=group()
-                )
+                result = complete(argv, input=stdin, capture_output=True, text=True, errors="replace")
         except NotReady as error:
             if check:
                 raise
@@ -75,7 +73,7 @@ class World:
         if not self.announce(shlex.join(argv)):
             return
         with installed(argv[0]), resumable(gist(argv)):
-            code = subprocess.run(argv, env=env, process_group=group()).returncode
+            code = complete(argv, env=env).returncode
         if code != 0:
             raise Failed(f"`{gist(argv)}` exited {code}; its output is above.", fix=fix)
 
@@ -92,7 +90,7 @@ class World:
         if not self.announce(shlex.join(argv)):
             return ""
         with installed(argv[0]), resumable(gist(argv)):
-            result = subprocess.run(argv, input=stdin, env=env, capture_output=True, text=True, process_group=group())
+            result = complete(argv, input=stdin, env=env, capture_output=True, text=True)
         if result.returncode != 0:
             raise Failed((result.stderr or result.stdout).strip() or f"`{shlex.join(argv)}` exited {result.returncode}.")
         return result.stdout
@@ -108,6 +106,9 @@ class World:
             json.dump(job, stdin)
             stdin.seek(0)
             code, outcome, said = listen(argv, stdin, env)
+            if is_too_early(code):
+                stdin.seek(0)
+                code, outcome, said = listen(argv, stdin, env)
         if code == Interrupted.exit_code or code < 0:  # below zero: somebody killed it, with all that it would have tidied up
             raise Interrupted(f"interrupted at: {at}", ANEW)
         if code != 0:
@@ -118,7 +119,7 @@ class World:
     def sweep(self, argv: Argv) -> None:
         """Run a removal. What is in use is told and passed over, so that the rest still goes."""
         if self.announce(shlex.join(argv)):
-            result = subprocess.run(argv, capture_output=True, text=True, process_group=group())
+            result = complete(argv, capture_output=True, text=True)
             said = (result.stderr or result.stdout).strip()
             if result.returncode != 0 and not GONE.search(said):
                 self.warn(f"left where it is: {said}")
@@ -245,6 +246,17 @@ def tool(name: str) -> str:
     """The path of a command that is installed beside this Python, whether or not its environment is active."""
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else name
+
+
+def complete(argv: Argv, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, in a process group of its own where Ctrl-C is not to reach it."""
+    done = subprocess.run(argv, process_group=group(), **options)
+    return subprocess.run(argv, process_group=group(), **options) if is_too_early(done.returncode) else done
+
+
+def is_too_early(code: int) -> bool:
+    """Whether Ctrl-C met a command in the moment before it had its own process group: it had not begun, and can be run again."""
+    return code == -signal.SIGINT and group() == 0
 
 
 def listen(argv: Argv, stdin: IO[str], env: Mapping[str, str] | None) -> tuple[int, str, str]:

@@ -5,12 +5,15 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pypi_tasks.errors import Failed, Interrupted
+from pypi_tasks.interruption import undisturbed
 from pypi_tasks.settings import ROOT
-from pypi_tasks.world import poll
+from pypi_tasks.world import World, poll
 from tests.workspace import clean_environment
 
 WORK = """
@@ -94,6 +97,27 @@ def test_what_nohup_has_ignored_stays_ignored() -> None:
     text = "from pypi_tasks import interruption; import signal; interruption.heed(); print(signal.getsignal(signal.SIGHUP).name)"
     shown = subprocess.run(["nohup", sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert shown == "SIG_IGN\n"
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda argv: World().run(argv),
+        lambda argv: World().feed(argv, ""),
+        lambda argv: World().ask(argv),
+        lambda argv: World().converse(argv, {}),
+    ],
+    ids=["run", "feed", "ask", "converse"],
+)
+def test_a_command_that_ctrl_c_met_before_it_had_begun_is_run_again(work: Callable[[list[str]], object], tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    text = f"import os, pathlib; mark = pathlib.Path({str(mark)!r}); first = not mark.exists(); mark.touch()"
+    argv = [sys.executable, "-c", f"{text}; first and os.kill(os.getpid(), {int(signal.SIGINT)}); print('null')"]
+    with undisturbed("going back"):
+        work(argv)
+    mark.unlink()
+    with pytest.raises((Failed, Interrupted)):
+        work(argv)
 
 
 def test_neither_ctrl_c_nor_a_signal_keeps_a_command_from_its_end(tmp_path: Path) -> None:
