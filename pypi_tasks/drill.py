@@ -28,6 +28,8 @@ Outcome = dict[str, Any]
 class Throwaway(Deployment, Protocol):
     """An environment that leaves nothing behind."""
 
+    settings: Settings
+
     def discard(self) -> None:
         """Remove all that was made for it, but for the folder of its data, which a script made."""
 
@@ -165,7 +167,7 @@ def rehearse(world: World, settings: Settings, server: Deployment, made: Throwaw
             "snapshot": found["name"], "made": manifest["made"], "recovery_seconds": round(seconds, 1),
             "serials": max(0, live_serial - manifest["serial"]) if live_serial >= 0 else None,
         }  # fmt: skip
-        there = made.settings  # type: ignore[attr-defined]
+        there = made.settings
         live = running(settings, server)
         compared = compare(Served(there.url), manifest, live)
         outcome |= dataclasses.asdict(compared) | {"findings": compared.wrong, "compared_with_live": live is not None}

@@ -9,6 +9,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,8 +91,8 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "target"
 
 
-def inspect(name: str, *what: str) -> dict[str, object]:
+def inspect(name: str, *what: str) -> dict[str, Any]:
     """What `docker inspect` says."""
     shown = subprocess.run(["docker", *what, "inspect", name], capture_output=True, text=True, check=True)
-    found: dict[str, object] = json.loads(shown.stdout)[0]
+    found: dict[str, Any] = json.loads(shown.stdout)[0]
     return found

@@ -69,7 +69,7 @@ def outcome(stack: Workspace) -> dict[str, Any]:
 
 
 def started(stack: Workspace) -> object:
-    return inspect(container(stack, "devpi"))["State"]["StartedAt"]  # type: ignore[index]
+    return inspect(container(stack, "devpi"))["State"]["StartedAt"]
 
 
 def test_a_drill_passes_tells_what_it_measured_and_leaves_nothing_behind(stack: Workspace, snapshot: str) -> None:

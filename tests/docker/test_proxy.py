@@ -229,14 +229,14 @@ def test_hundreds_of_idle_and_of_slow_clients_keep_nobody_waiting(stack: Workspa
 
 def test_a_large_upload_goes_through_disk_and_one_that_is_too_large_is_refused_at_once(stack: Workspace) -> None:
     """Larger than the proxy's memory may be, in total."""
-    pid = inspect(container(stack, "devpi"))["State"]["Pid"]  # type: ignore[index]
+    pid = inspect(container(stack, "devpi"))["State"]["Pid"]
     large = os.urandom(MB) * 300
-    assert len(large) > int(inspect(container(stack, "proxy"))["HostConfig"]["Memory"])  # type: ignore[index]
+    assert len(large) > int(inspect(container(stack, "proxy"))["HostConfig"]["Memory"])
     before = peak(pid)
     file, digest = Uploader(stack)("large", "1.0", large, "large-1.0.tar.gz", filetype="sdist", pyversion="source")
     assert peak(pid) - before < 100 * 1024
     assert ask(stack, f"/pypi/stable/+f/{digest[:3]}/{digest[3:16]}/{file}").body == large
-    assert not inspect(container(stack, "proxy"))["State"]["OOMKilled"]  # type: ignore[index]
+    assert not inspect(container(stack, "proxy"))["State"]["OOMKilled"]
     refused = sent(stack, f"POST /pypi/stable/ HTTP/1.1\r\nHost: x\r\nContent-Length: {401 * MB}\r\n\r\n".encode())
     assert refused.startswith(b"HTTP/1.1 413 ")
 

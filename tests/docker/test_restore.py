@@ -71,7 +71,7 @@ def on_disk(server: Path) -> dict[str, str]:
 
 def started(stack: Workspace) -> object:
     """When devpi's container was started: another time for every start."""
-    return inspect(container(stack, "devpi"))["State"]["StartedAt"]  # type: ignore[index]
+    return inspect(container(stack, "devpi"))["State"]["StartedAt"]
 
 
 class Client:
